@@ -1,0 +1,197 @@
+"""The report of one run: its steps, what each found, and the figures at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+
+from recast_proto import error_pb2, report_pb2
+from reporting import version
+from reporting.diagnostics import Diagnostic, RecastError, exit_code_of, stack_of
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorOutcome:
+    """One array of the target.
+
+    Attributes:
+        exactness: EXACT, INVERTIBLE, ROUNDING or LOSSY.
+        residue_elements: how many of its elements are kept in the residue file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    exactness: str
+    source_dtype: str
+    residue_elements: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class NoteLine:
+    """Something that only one side has, with the reason."""
+
+    kind: str
+    tensor: str
+    reason: str
+
+
+@dataclasses.dataclass
+class StepRecord:
+    """A step as it runs; `lines` are facts for the reader of the text form."""
+
+    name: str
+    diagnostics: list[Diagnostic] = dataclasses.field(default_factory=list)
+    lines: list[str] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything but warnings was found."""
+        return any(not d.warning for d in self.diagnostics)
+
+
+class Report:
+    """Collects what happens in one run.
+
+    Attributes:
+        command: the subcommand and its arguments, as given.
+        steps: the steps so far, in order.
+    """
+
+    def __init__(self, command: str):
+        self.command = command
+        self.steps: list[StepRecord] = []
+        self.source = ""
+        self.destination = ""
+        self.model_name = ""
+        self.detail = ""
+        self.options: dict[str, str] = {}
+        self.tensors: list[TensorOutcome] = []
+        self.notes: list[NoteLine] = []
+        self.figures: dict[str, float] = {}
+        self.finished = ""
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[StepRecord]:
+        """Runs a step: errors raised inside become its diagnostics and end the run.
+
+        Raises:
+            StepFailed: after recording, for any RecastError, OSError, MemoryError, SIGTERM or unexpected exception.
+        """
+        record = StepRecord(name)
+        self.steps.append(record)
+        start = time.monotonic()
+        try:
+            yield record
+        except StepFailed:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            record.diagnostics.extend(diagnostics_of(error))
+            raise StepFailed(name) from error
+        finally:
+            record.seconds = time.monotonic() - start
+
+    @property
+    def failed(self) -> bool:
+        """Whether any step failed."""
+        return any(step.failed for step in self.steps)
+
+    @property
+    def exit_code(self) -> int:
+        """The process's exit code."""
+        return exit_code_of(d for step in self.steps for d in step.diagnostics)
+
+    def add_failure(self, name: str, diagnostic: Diagnostic) -> None:
+        """Records a failure outside of any running step."""
+        self.steps.append(StepRecord(name, [diagnostic]))
+
+    def finish(self, now: float | None = None) -> None:
+        """Stamps the end of the run; `now` is seconds since the epoch."""
+        self.finished = time.strftime("%Y-%m-%dT%H:%M:%SUTC", time.gmtime(now))
+
+    def to_proto(self) -> report_pb2.Report:
+        """The report as a message."""
+        message = report_pb2.Report(
+            command=self.command,
+            version=version.VERSION,
+            succeeded=not self.failed,
+            exit_code=self.exit_code,
+            finished=self.finished,
+            source=self.source,
+            destination=self.destination,
+            model_name=self.model_name,
+            options=self.options,
+            detail=self.detail,
+        )
+        for step in self.steps:
+            message.step.append(_step_proto(step))
+        for tensor in self.tensors:
+            message.tensor.append(
+                report_pb2.TensorEntry(
+                    name=tensor.name,
+                    dtype=tensor.dtype,
+                    shape=tensor.shape,
+                    exactness=tensor.exactness,
+                    source_dtype=tensor.source_dtype,
+                    residue_elements=tensor.residue_elements,
+                )
+            )
+        for note in self.notes:
+            message.note.append(report_pb2.Note(kind=note.kind, tensor=note.tensor, reason=note.reason))
+        _set_figures(message.figures, self.figures)
+        return message
+
+
+class StepFailed(Exception):
+    """Ends a run whose failing step is already in the report."""
+
+
+def diagnostics_of(error: BaseException) -> tuple[Diagnostic, ...]:
+    """What an exception means to the user; anything unforeseen is INTERNAL with its stack trace."""
+    stack = stack_of(error)
+    if isinstance(error, RecastError):
+        return tuple(d if d.stack else dataclasses.replace(d, stack=stack) for d in error.diagnostics)
+    if isinstance(error, KeyboardInterrupt):
+        return (Diagnostic("TERMINATED", "The run was told to stop; no output was completed.", stack=stack),)
+    if isinstance(error, MemoryError):
+        return (Diagnostic("OUT_OF_MEMORY", f"An allocation failed: {error or 'no memory left'}.", stack=stack),)
+    if isinstance(error, OSError):
+        return (_os_diagnostic(error, stack),)
+    return (Diagnostic("INTERNAL", f"{type(error).__name__}: {error}", stack=stack),)
+
+
+def _os_diagnostic(error: OSError, stack: tuple[str, ...]) -> Diagnostic:
+    import errno
+
+    subject = str(error.filename or "")
+    reason = error.strerror or str(error)
+    ids = {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.ENOENT: "SOURCE_NOT_FOUND"}
+    return Diagnostic(ids.get(error.errno or 0, "INPUT_OUTPUT"), f"{reason}.", subject=subject, stack=stack)
+
+
+def _step_proto(step: StepRecord) -> report_pb2.Step:
+    status = report_pb2.FAILED if step.failed else report_pb2.SUCCEEDED
+    message = report_pb2.Step(name=step.name, status=status, seconds=round(step.seconds, 6))
+    for d in step.diagnostics:
+        message.diagnostic.add(
+            id=error_pb2.RecastErrorId.Value(d.id),
+            owner=error_pb2.ErrorOwner.Value(d.owner),
+            reason=d.reason,
+            suggestion=d.suggestion,
+            subject=d.subject,
+            stack=d.stack,
+            warning=d.warning,
+        )
+    return message
+
+
+def _set_figures(message: report_pb2.Figures, figures: Mapping[str, float]) -> None:
+    for field in message.DESCRIPTOR.fields:
+        value = figures.get(field.name)
+        if value is None:
+            continue
+        whole = field.cpp_type != field.CPPTYPE_DOUBLE
+        setattr(message, field.name, int(value) if whole else round(value, 6))
