@@ -1,0 +1,61 @@
+"""Opens the arrays of an Orbax item through TensorStore."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import tensorstore as ts
+
+from converters.formats.orbax_directory import DATABASE_FILE, PROCESS_PREFIX
+from converters.formats.orbax_metadata import Tree
+from converters.formats.storage_errors import reading
+from converters.formats.tensorstore_io import array_spec, unreadable
+from reporting.diagnostics import RecastError, raise_all
+
+_OPEN_AT_ONCE = 256
+
+
+def open_arrays(items: Path, tree: Tree, context: Any) -> dict[str, Any]:
+    """The TensorStore of each array of a tree, by its stored name.
+
+    Raises:
+        RecastError: CHECKPOINT_UNFINISHED where the database was never merged; ORBAX_ARRAY_UNREADABLE for each array
+            that cannot be opened.
+    """
+    ocdbt = _uses_ocdbt(items, tree)
+    names = iter([leaf.name for leaf in tree.leaves.values() if leaf.is_array])
+    stores: dict[str, Any] = {}
+    found = []
+    while batch := list(islice(names, _OPEN_AT_ONCE)):
+        pending = [ts.open(_spec(items, name, tree, ocdbt), context=context, open=True, read=True) for name in batch]
+        for name, future in zip(batch, pending, strict=True):
+            try:
+                stores[name] = future.result()
+            except (ValueError, OSError) as error:
+                found.append(unreadable(name, error))
+    raise_all(found)
+    return stores
+
+
+def _spec(items: Path, name: str, tree: Tree, ocdbt: bool) -> dict[str, Any]:
+    spec = array_spec(items, name, ocdbt=ocdbt, zarr3=tree.use_zarr3)
+    # A chunk that is not there would otherwise be read as zeros.
+    spec["fill_missing_data_reads"] = not tree.stores_zeros
+    return spec
+
+
+def _uses_ocdbt(items: Path, tree: Tree) -> bool:
+    present = (items / DATABASE_FILE).exists()
+    if tree.use_ocdbt is None:
+        return present
+    if not tree.use_ocdbt or present:
+        return tree.use_ocdbt
+    with reading(items):
+        unmerged = any(entry.name.startswith(PROCESS_PREFIX) for entry in items.iterdir())
+    if unmerged:
+        reason = f"{items}: the databases of its writers were never merged into {DATABASE_FILE}"
+        raise RecastError.of("CHECKPOINT_UNFINISHED", reason, subject=str(items))
+    reason = f"{items} has no {DATABASE_FILE}, which holds all of its arrays"
+    raise RecastError.of("ORBAX_ARRAY_UNREADABLE", reason, subject=DATABASE_FILE)

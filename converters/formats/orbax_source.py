@@ -1,0 +1,139 @@
+"""An Orbax checkpoint as a source, read through TensorStore; neither Orbax nor JAX is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from converters.formats import fingerprints
+from converters.formats.base import AnyArray, Region, TensorInfo
+from converters.formats.dtypes import NAMES, numpy_dtype
+from converters.formats.orbax_arrays import open_arrays
+from converters.formats.orbax_directory import Location, resolve
+from converters.formats.orbax_metadata import DICT_KEY, TREE_FILE, Leaf, Tree, read_tree
+from converters.formats.regions import check_inside, shape_of, slices
+from converters.formats.storage_errors import reading
+from converters.formats.tensorstore_io import new_context, unreadable
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
+
+_DIGESTED_BYTES = 1 << 16
+_VALUE_KEY = "value"
+
+
+class OrbaxSource:
+    """Reads regions of the arrays that `_METADATA` names. Thread-safe.
+
+    A leaf with the key "value" that is the only one below its parent, as NNX writes each parameter, takes the name of
+    its parent; `TensorInfo.location` keeps the stored one.
+
+    Attributes:
+        location: which step and item were taken, and which were not.
+        custom_metadata: the step's, or the item's where the step has none; MaxText puts scan_layers there.
+        without_data: names of leaves for which no array is stored (empty containers, None, strings), with their type.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the metadata of all arrays and no data.
+
+        Args:
+            path: `DIR`, `DIR/STEP` or `DIR/STEP/items`.
+
+        Raises:
+            RecastError: all violations that opening found: as `orbax_directory.resolve` and
+                `orbax_metadata.read_tree`, ORBAX_ARRAY_UNREADABLE and DTYPE_NOT_SUPPORTED.
+        """
+        self.location: Location = resolve(path)
+        tree = read_tree(self.location.items / TREE_FILE)
+        self.custom_metadata = self.location.custom_metadata or tree.custom_metadata
+        self.without_data = {leaf.name: leaf.value_type for leaf in tree.leaves.values() if not leaf.is_array}
+        self._stores = open_arrays(self.location.items, tree, new_context())
+        self._tensors: dict[str, TensorInfo] = {}
+        self._stored = {}
+        found = []
+        for name, leaf in _named(tree):
+            if name in self._tensors:
+                reason = f"{TREE_FILE}: two leaves share the name {name}"
+                found.append(Diagnostic("ORBAX_METADATA_INVALID", reason, subject=name))
+            store = self._stores[leaf.name]
+            dtype = store.dtype.name
+            if dtype not in NAMES:
+                found.append(Diagnostic("DTYPE_NOT_SUPPORTED", f"{name} has elements of type {dtype}", subject=name))
+            self._tensors[name] = TensorInfo(name, tuple(store.shape), dtype, f"{self.location.items.name}/{leaf.name}")
+            self._stored[name] = leaf.name
+        raise_all(found)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All stored arrays by name, in the order of `_METADATA`."""
+        return self._tensors
+
+    def chunk(self, name: str) -> tuple[int, ...] | None:
+        """The box that must be decoded as a whole: the inner chunk where chunks are sharded."""
+        return tuple(self._stores[self._stored[name]].chunk_layout.read_chunk.shape)
+
+    def read(self, name: str, region: Region) -> AnyArray:
+        """A region as a new array.
+
+        Raises:
+            RecastError: ORBAX_ARRAY_UNREADABLE.
+            ValueError: the region does not lie in the array.
+        """
+        info = self._tensors[name]
+        out: AnyArray = np.empty(shape_of(region), numpy_dtype(info.dtype))
+        self.read_into(name, region, out)
+        return out
+
+    def read_into(self, name: str, region: Region, out: AnyArray) -> None:
+        """The same into an array of the region's shape and the stored type, strided or not; saves fresh memory."""
+        info = self._tensors[name]
+        check_inside(name, region, info.shape)
+        if out.dtype != numpy_dtype(info.dtype) or out.shape != shape_of(region):
+            raise ValueError(f"{name}: {out.dtype} {out.shape} cannot take {info.dtype} {shape_of(region)}")
+        store = self._stores[self._stored[name]]
+        try:
+            ts.array(out).write(store[slices(region)]).result()
+        except (ValueError, OSError) as error:
+            raise RecastError([unreadable(name, error)]) from error
+
+    def release(self, name: str, region: Region) -> None:
+        """Nothing to give back: what `read` returns belongs to the caller, and nothing is cached."""
+
+    def fingerprints(self) -> tuple[fingerprints.Fingerprint, ...]:
+        """Size and modification time of every file of the item as they are now, and a digest of files up to 64 KiB."""
+        items = self.location.items
+        taken = []
+        with reading(items):
+            for path in sorted(_files(items)):
+                small = os.path.getsize(items / path) <= _DIGESTED_BYTES
+                taken.append(fingerprints.take(items, path, _DIGESTED_BYTES if small else 0))
+        return tuple(taken)
+
+    def close(self) -> None:
+        """Closes the arrays."""
+        self._stores = {}
+
+
+def _named(tree: Tree) -> Iterator[tuple[str, Leaf]]:
+    children: dict[tuple[str, ...], int] = {}
+    for leaf in tree.leaves.values():
+        for depth in range(len(leaf.keys)):
+            parent = leaf.keys[:depth]
+            children[parent] = children.get(parent, 0) + 1
+    for leaf in tree.leaves.values():
+        if not leaf.is_array:
+            continue
+        wrapped = len(leaf.keys) > 1 and leaf.keys[-1] == _VALUE_KEY and leaf.key_types[-1] == DICT_KEY
+        if wrapped and children[leaf.keys[:-1]] == 1:
+            yield ".".join(leaf.keys[:-1]), leaf
+        else:
+            yield leaf.name, leaf
+
+
+def _files(root: Path) -> Iterator[str]:
+    for directory, _, names in os.walk(root):
+        for name in names:
+            yield os.path.relpath(os.path.join(directory, name), root)

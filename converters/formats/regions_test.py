@@ -1,0 +1,47 @@
+import itertools
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from converters.formats import regions
+from converters.formats.base import Region
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> tuple[tuple[int, ...], Region]:
+    shape = draw(st.lists(st.integers(1, 5), max_size=4))
+    region = []
+    for size in shape:
+        start = draw(st.integers(0, size))
+        region.append((start, draw(st.integers(start, size))))
+    return tuple(shape), tuple(region)
+
+
+@given(boxes())
+def test_the_span_and_contiguity_of_a_box_are_those_of_its_positions(box: tuple[tuple[int, ...], Region]) -> None:
+    shape, region = box
+    axes = (range(start, stop) for start, stop in region)
+    points = list(itertools.product(*axes))
+    positions = [int(np.ravel_multi_index(p, shape)) if p else 0 for p in points]
+    if positions:
+        assert regions.span(region, shape) == (min(positions), max(positions) + 1)
+        assert regions.is_contiguous(region, shape) == (
+            positions == list(range(positions[0], positions[0] + len(positions)))
+        )
+    else:
+        assert regions.span(region, shape) == (0, 0)
+
+
+def test_a_box_of_slices_picks_its_elements() -> None:
+    array = np.arange(12).reshape(3, 4)
+    assert array[regions.slices(((1, 3), (0, 2)))].tolist() == [[4, 5], [8, 9]]
+    assert regions.shape_of(((1, 3), (0, 2))) == (2, 2)
+    assert regions.whole((3, 4)) == ((0, 3), (0, 4))
+
+
+@pytest.mark.parametrize("region", [((0, 5),), ((-1, 2),), ((2, 1),), (), ((0, 1), (0, 1))])
+def test_a_box_outside_of_its_array_is_refused(region: Region) -> None:
+    with pytest.raises(ValueError, match="is not a region"):
+        regions.check_inside("x", region, (4,))

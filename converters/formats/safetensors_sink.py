@@ -1,0 +1,169 @@
+"""Writes a safetensors checkpoint whose every byte offset is known before the first write."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from converters.formats.base import AnyArray, Declared, Region
+from converters.formats.dtypes import numpy_dtype
+from converters.formats.durable import sync_directory, sync_file, write_file
+from converters.formats.regions import check_inside, is_contiguous, shape_of, span
+from converters.formats.safetensors_header import Entry
+from converters.formats.safetensors_shards import DEFAULT_MAX_SHARD_SIZE, Shard, index_file, plan_shards
+from converters.formats.storage_errors import writing
+from reporting.diagnostics import RecastError
+
+_PIECE = 8 << 20
+_METADATA = {"format": "pt"}
+
+
+class SafetensorsSink:
+    """Writes regions straight to their place in files that are allocated up front. `write` is thread-safe.
+
+    A region must be contiguous in its tensor (a range of rows, a whole tensor): others would be scattered writes.
+    Files are opened for each write, so their number is not bounded by the process's limit of open files.
+
+    Attributes:
+        directory: where the files are written.
+        shards: the files, once declared.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_shard_size: int = DEFAULT_MAX_SHARD_SIZE,
+        metadata: Mapping[str, str] = _METADATA,
+        resume: bool = False,
+    ) -> None:
+        """Touches no file yet.
+
+        Args:
+            directory: an existing directory.
+            max_shard_size: bytes of tensors per file, as in `save_pretrained`.
+            metadata: the `__metadata__` of each file.
+            resume: keep what an earlier sink with the same declarations wrote; without it no file may exist yet.
+        """
+        self.directory = directory
+        self.shards: tuple[Shard, ...] = ()
+        self._max_shard_size = max_shard_size
+        self._metadata = dict(metadata)
+        self._resume = resume
+        self._places: dict[str, tuple[Shard, Entry]] = {}
+        self._unsynced: set[str] = set()
+        self._lock = threading.Lock()
+        self._open = False
+
+    def declare(self, arrays: Sequence[Declared]) -> None:
+        """Assigns tensors to files in the order given, allocates the files and writes their headers.
+
+        Raises:
+            RecastError: DISK_FULL, DESTINATION_EXISTS, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT.
+            ValueError: no arrays, or a name twice.
+        """
+        self.shards = plan_shards([array.info for array in arrays], self._max_shard_size, self._metadata)
+        self._places = {name: (shard, entry) for shard in self.shards for name, entry in shard.entries.items()}
+        for shard in self.shards:
+            self._allocate(shard)
+        self._unsynced = {shard.file for shard in self.shards}
+        self._open = True
+
+    def write(self, name: str, region: Region, values: AnyArray) -> None:
+        """Stores a contiguous region; returns once the system has the bytes, which `sync` makes durable.
+
+        Raises:
+            RecastError: DISK_FULL, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT.
+            ValueError: the region is not contiguous, or the values do not fit it; the sink is not open.
+        """
+        if not self._open:
+            raise ValueError("the sink is not open")
+        shard, entry = self._places[name]
+        check_inside(name, region, entry.shape)
+        dtype = numpy_dtype(entry.dtype)
+        if values.dtype != dtype or values.shape != shape_of(region) or not values.flags.c_contiguous:
+            raise ValueError(f"{name}: {values.dtype} {values.shape} is not a C-contiguous {dtype} {shape_of(region)}")
+        if not is_contiguous(region, entry.shape):
+            raise ValueError(f"{name}: {region} is not contiguous in an array of shape {entry.shape}")
+        first, _ = span(region, entry.shape)
+        with self._lock:
+            self._unsynced.add(shard.file)
+        _write_at(self.directory / shard.file, values.reshape(-1).view(np.uint8), entry.offset + first * dtype.itemsize)
+
+    def sync(self) -> None:
+        """Makes all writes that have returned durable; raises RecastError as `write` does."""
+        with self._lock:
+            files, self._unsynced = sorted(self._unsynced), set()
+        try:
+            while files:
+                sync_file(self.directory / files[-1])
+                files.pop()
+        finally:
+            with self._lock:
+                self._unsynced.update(files)
+
+    def commit(self) -> None:
+        """Makes all files durable, then writes the index; raises RecastError as `write` does."""
+        self._open = False
+        with self._lock:
+            self._unsynced.update(shard.file for shard in self.shards)
+        self.sync()
+        sync_directory(self.directory)
+        index = index_file(self.shards)
+        if index is not None:
+            name, content = index
+            write_file(self.directory / name, content)
+            sync_directory(self.directory)
+
+    def abort(self) -> None:
+        """Refuses further writes; the files stay as they are."""
+        self._open = False
+
+    def _allocate(self, shard: Shard) -> None:
+        path = self.directory / shard.file
+        with writing(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if self._resume else os.O_EXCL)
+            try:
+                descriptor = os.open(path, flags, 0o666)
+            except FileExistsError as error:
+                raise RecastError.of("DESTINATION_EXISTS", f"{path} exists", subject=str(path)) from error
+            try:
+                old = os.pread(descriptor, len(shard.header), 0)
+                # A killed run may have written only the first part of the header.
+                if not shard.header.startswith(old.rstrip(b"\0")):
+                    reason = f"{path} holds other tensors than those to be written"
+                    raise RecastError.of("DESTINATION_EXISTS", reason, subject=str(path))
+                _reserve(descriptor, shard.size)
+                os.ftruncate(descriptor, shard.size)
+                _pwrite(descriptor, memoryview(shard.header), 0)
+            finally:
+                os.close(descriptor)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        # Some file systems cannot reserve space; writing then finds out whether there is enough.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+
+
+def _write_at(path: Path, data: AnyArray, offset: int) -> None:
+    with writing(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _pwrite(descriptor, data.data, offset)
+        finally:
+            os.close(descriptor)
+
+
+def _pwrite(descriptor: int, data: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done : done + _PIECE], offset + done)

@@ -1,0 +1,205 @@
+"""A safetensors checkpoint as a source: one file, a sharded set with its index, or a set without one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import mmap
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from converters.formats import fingerprints
+from converters.formats.base import AnyArray, Region, TensorInfo
+from converters.formats.dtypes import element_size, numpy_dtype
+from converters.formats.json_files import printable
+from converters.formats.regions import check_inside, slices, span
+from converters.formats.safetensors_files import FileSet, locate
+from converters.formats.safetensors_header import Header, scan_header
+from converters.formats.storage_errors import read_error, reading
+from reporting.diagnostics import Diagnostic, raise_all
+
+_HEADER_READERS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a tensor's bytes lie: one contiguous range of one file."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
+class SafetensorsSource:
+    """Reads tensors as views of mapped files. Thread-safe.
+
+    A file that is made shorter while it is mapped kills the process with SIGBUS when its missing pages are touched;
+    `fingerprints` lets the caller notice a changed source between units of work.
+
+    Attributes:
+        directory: where the files are.
+        files: names of the files read, sorted.
+        unused: names of safetensors files in the directory that are no part of the checkpoint.
+        metadata: the `__metadata__` of each file by file name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads all headers.
+
+        Args:
+            path: a directory, a `*.safetensors` file or a `*.index.json` file.
+
+        Raises:
+            RecastError: all violations of the index and of all files at once.
+        """
+        located, found = locate(path)
+        headers, faults = _scan_all(located)
+        found += faults
+        found += _placement(located, headers)
+        raise_all(found)
+        self.directory = located.directory
+        self.files = located.files
+        self.unused = located.unused
+        self.metadata = {name: headers[name].metadata for name in located.files}
+        self._entries = {
+            tensor: (name, entry) for name in located.files for tensor, entry in headers[name].entries.items()
+        }
+        self._tensors = {
+            tensor: TensorInfo(tensor, entry.shape, entry.dtype, name)
+            for tensor, (name, entry) in self._entries.items()
+        }
+        self._headers = headers
+        self._maps: dict[str, mmap.mmap] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors by name: files in sorted order, within a file as its header lists them."""
+        return self._tensors
+
+    def chunk(self, name: str) -> tuple[int, ...] | None:
+        """None: files are not chunked."""
+        return None
+
+    def extent(self, name: str) -> Extent:
+        """The byte range that holds a tensor."""
+        file, entry = self._entries[name]
+        return Extent(self.directory / file, entry.offset, entry.nbytes)
+
+    def read(self, name: str, region: Region) -> AnyArray:
+        """A region as a read-only view of the mapped file; a copy where the file does not align its elements.
+
+        Raises:
+            ValueError: the region does not lie in the tensor, or the source is closed.
+            RecastError: INPUT_OUTPUT or SOURCE_NOT_FOUND, when the file cannot be mapped.
+        """
+        file, entry = self._entries[name]
+        check_inside(name, region, entry.shape)
+        dtype = numpy_dtype(entry.dtype)
+        if not entry.nbytes:
+            view: AnyArray = np.empty(entry.shape, dtype)
+        else:
+            flat = np.frombuffer(self._map(file), dtype, entry.nbytes // dtype.itemsize, entry.offset)
+            view = flat.reshape(entry.shape)
+        part = view[(*slices(region), ...)]
+        values = part if part.flags.aligned else part.copy()
+        values.flags.writeable = False
+        return values
+
+    def release(self, name: str, region: Region) -> None:
+        """Gives back the memory of the whole pages between a region's first and last byte.
+
+        The pages stay in the system's page cache, and a later read maps them again, so this is safe at any time.
+        For a region that is not contiguous it also unmaps what lies between its parts.
+        """
+        file, entry = self._entries[name]
+        check_inside(name, region, entry.shape)
+        first, end = span(region, entry.shape)
+        size = element_size(entry.dtype)
+        start = -(-(entry.offset + first * size) // mmap.PAGESIZE) * mmap.PAGESIZE
+        stop = (entry.offset + end * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        with self._lock:
+            mapped = self._maps.get(file)
+        if mapped is not None and stop > start:
+            mapped.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+    def fingerprints(self) -> tuple[fingerprints.Fingerprint, ...]:
+        """Size, modification time and digest of the header of each file, as they are now."""
+        taken = []
+        for file in self.files:
+            with reading(self.directory / file):
+                taken.append(fingerprints.take(self.directory, file, self._headers[file].data_start))
+        return tuple(taken)
+
+    def close(self) -> None:
+        """Unmaps the files; views that are still held keep their own file mapped."""
+        with self._lock:
+            maps, self._maps, self._closed = self._maps, {}, True
+        for mapped in maps.values():
+            with contextlib.suppress(BufferError):
+                mapped.close()
+
+    def _map(self, file: str) -> mmap.mmap:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the source is closed")
+            if file not in self._maps:
+                self._maps[file] = self._open_map(file)
+            return self._maps[file]
+
+    def _open_map(self, file: str) -> mmap.mmap:
+        path = self.directory / file
+        with reading(path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = os.fstat(descriptor).st_size
+                expected = self._headers[file].size
+                if size != expected:
+                    reason = f"{file} had {expected} bytes and now has {size}"
+                    raise_all([Diagnostic("SOURCE_CHANGED", reason, subject=file)])
+                return mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
+            finally:
+                os.close(descriptor)
+
+
+def _scan_all(located: FileSet) -> tuple[dict[str, Header], list[Diagnostic]]:
+    def scan(name: str) -> tuple[Header | None, list[Diagnostic]]:
+        path = located.directory / name
+        try:
+            return scan_header(path, printable(name))
+        except OSError as error:
+            return None, list(read_error(error, path).diagnostics)
+
+    with ThreadPoolExecutor(_HEADER_READERS) as pool:
+        results = list(pool.map(scan, located.files))
+    headers = {name: header for name, (header, _) in zip(located.files, results, strict=True) if header is not None}
+    return headers, [diagnostic for _, found in results for diagnostic in found]
+
+
+def _placement(located: FileSet, headers: Mapping[str, Header]) -> list[Diagnostic]:
+    """Where the index and the files, or two files, disagree about a tensor."""
+    holders: dict[str, list[str]] = {}
+    for file, header in headers.items():
+        for tensor in header.names:
+            holders.setdefault(tensor, []).append(file)
+    found = []
+    for tensor in sorted(tensor for tensor, files in holders.items() if len(files) > 1):
+        reason = f"{printable(tensor)} is in {' and in '.join(map(printable, holders[tensor]))}"
+        found.append(Diagnostic("DUPLICATE_TENSOR", reason, subject=printable(tensor)))
+    if located.index is None:
+        return found
+    for tensor, file in located.index.items():
+        if file in headers and tensor not in headers[file].names:
+            elsewhere = f"; {printable(holders[tensor][0])} has it" if tensor in holders else ""
+            reason = f"the index places {printable(tensor)} in {printable(file)}, which lacks it{elsewhere}"
+            found.append(Diagnostic("MISSING_INDEXED_TENSOR", reason, subject=printable(tensor)))
+    for tensor in sorted(set(holders) - set(located.index)):
+        reason = f"{printable(holders[tensor][0])} holds {printable(tensor)}, which the index does not name"
+        found.append(Diagnostic("UNINDEXED_TENSOR", reason, subject=printable(tensor)))
+    return found
