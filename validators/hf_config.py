@@ -1,0 +1,333 @@
+"""config.json: read safely, checked against the families, and written so that transformers 4 and 5 read the same."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mappings import catalog, strict_json
+from mappings.catalog import Manifest
+from reporting.diagnostics import Diagnostic, RecastError
+from validators import plain_files
+from validators.plain_files import UnreadableError
+from validators.rope import KEYS as ROPE_KEYS
+from validators.rope import RopeView, check_rope, rope_view, spellings, transformers4_view
+
+__all__ = [
+    "FILE",
+    "RopeView",
+    "carried_config",
+    "carried_text",
+    "check_config",
+    "compare_with_manifest",
+    "dtype_of",
+    "layout_candidates",
+    "load",
+    "rope_view",
+]
+
+FILE = "config.json"
+_MAX_BYTES = 10_000_000
+_MAX_SHOWN = 120
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
+_DTYPE_KEYS = ("torch_dtype", "dtype")
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_SIZES_WITH_DEFAULT = ("num_key_value_heads", "head_dim", "max_position_embeddings")
+_FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+_QUANTISED = ("quantization_config", "compression_config")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a config.json.
+
+    Args:
+        path: the file, or the directory that holds it.
+
+    Raises:
+        RecastError: CONFIG_MISSING, or CONFIG_INVALID if it is too large, no JSON object, or not what JSON defines.
+    """
+    file = path / FILE if path.is_dir() else path
+    config = _parse(_read(file), file)
+    if not isinstance(config, dict):
+        raise _unreadable(file, "it is no JSON object")
+    return config
+
+
+def check_config(config: Mapping[str, Any]) -> list[Diagnostic]:
+    """All that is wrong with a config, as far as a config alone can tell.
+
+    Fields that are missing altogether are left to the family's mapping, which knows what it needs.
+
+    Returns:
+        UNKNOWN_ARCHITECTURE alone, as nothing else can then be judged; or CONFIG_FIELD_INVALID,
+        CONFIG_FIELD_MISSING and UNKNOWN_ROPE_TYPE.
+    """
+    family = catalog.family_of(config)
+    if family is None:
+        return [_unknown_architecture(config)]
+    found = _check_architectures(config, family)
+    found += _check_fields(config)
+    found += _check_heads(config)
+    found += _check_dtype(config)
+    found += _check_refused(config)
+    found += check_rope(config, _known_rope_types(family))
+    return found
+
+
+def dtype_of(config: Mapping[str, Any]) -> str:
+    """The dtype that a config names for its weights; float32 if it names none, as transformers has it."""
+    return _named_dtype(config) or "float32"
+
+
+def layout_candidates(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Layout names whose published models share family and kind of rotary embedding with a config.
+
+    Returns:
+        Those that share theta and parameters too come first, then by name.
+    """
+    family = catalog.family_of(config)
+    view = rope_view(config)
+    closeness: dict[str, bool] = {}
+    for manifest in catalog.manifests():
+        published = rope_view(manifest.config)
+        if manifest.family == family and published.type == view.type:
+            closeness[manifest.layout] = closeness.get(manifest.layout, False) or published == view
+    return tuple(sorted(closeness, key=lambda name: (not closeness[name], name)))
+
+
+def compare_with_manifest(config: Mapping[str, Any], manifest: Manifest) -> list[Diagnostic]:
+    """Each field in which a config differs from the published one of a name, as MODEL_NAME_MISMATCH.
+
+    Fields that the config leaves out are left to the family's mapping.
+    """
+    family = catalog.family_of(config)
+    if family != manifest.family:
+        reason = f"config.json belongs to {family or 'no family that is known'}, {manifest.name} to {manifest.family}."
+        return [Diagnostic("MODEL_NAME_MISMATCH", reason, subject="model_type")]
+    own, published = _compared(config), _compared(manifest.config)
+    fields = manifest.checked_fields or tuple(published)
+    found = []
+    for field in fields:
+        mine = own.get(field, config.get(field))
+        theirs = published.get(field, manifest.config.get(field))
+        if mine is not None and mine != theirs:
+            reason = f"{field} is {_shown(mine)} in config.json and {_shown(theirs)} in {manifest.name}."
+            found.append(Diagnostic("MODEL_NAME_MISMATCH", reason, subject=field))
+    return found
+
+
+def carried_config(config: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
+    """The config to write beside weights of a dtype.
+
+    A config that transformers 4 and 5 already read alike, and whose dtype is right, stays as it is. Any other gets the
+    keys of both versions, each beside the one that it had. A dtype is not added where none is named: readers then
+    look at the weights.
+    """
+    named = _named_dtype(config)
+    unread = _read_differently(config) or (named is not None and config.get("torch_dtype") is None)
+    if not unread and named in (None, dtype):
+        return dict(config)
+    carried = dict(config)
+    if named is not None:
+        carried = _with_keys(carried, dict.fromkeys(_DTYPE_KEYS, dtype))
+    if any(key in config for key in ROPE_KEYS):
+        carried = _with_keys(carried, spellings(rope_view(config)))
+    return carried
+
+
+def carried_text(folder: Path | None, config: Mapping[str, Any], *, dtype: str) -> str:
+    """The text of the config.json to write.
+
+    Args:
+        folder: where the config came from; its file is taken byte for byte if nothing has to change.
+        config: its content.
+        dtype: of the weights beside it.
+    """
+    carried = carried_config(config, dtype=dtype)
+    file = folder / FILE if folder is not None else None
+    if carried == config and file is not None and file.is_file():
+        content = _read(file)
+        if _parse(content, file) == config:
+            return content.decode("utf-8")
+    return json.dumps(carried, indent=2) + "\n"
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return plain_files.read(file, _MAX_BYTES)
+    except UnreadableError as error:
+        if error.missing:
+            raise RecastError.of("CONFIG_MISSING", f"There is no {file.name}: {error}.", subject=str(file)) from None
+        raise _unreadable(file, str(error)) from None
+
+
+def _parse(content: bytes, file: Path) -> Any:
+    try:
+        return strict_json.loads(content)
+    except ValueError as error:
+        raise _unreadable(file, str(error)) from None
+
+
+def _unreadable(file: Path, reason: str) -> RecastError:
+    return RecastError.of("CONFIG_INVALID", f"{file.name} cannot be used: {reason}.", subject=str(file))
+
+
+def _unknown_architecture(config: Mapping[str, Any]) -> Diagnostic:
+    model_type, architectures = config.get("model_type"), config.get("architectures")
+    if model_type is None and not architectures:
+        reason = "config.json has neither model_type nor architectures."
+        return Diagnostic("UNKNOWN_ARCHITECTURE", reason, subject="model_type")
+    if model_type is not None:
+        field, value, known = "model_type", model_type, list(catalog.known_model_types())
+    else:
+        field, value, known = "architectures", architectures, list(catalog.known_architectures())
+    return Diagnostic("UNKNOWN_ARCHITECTURE", _unknown(field, value, known), subject=field)
+
+
+def _unknown(field: str, value: Any, known: list[str]) -> str:
+    first = value[0] if isinstance(value, list) and value else value
+    close = difflib.get_close_matches(str(first)[:_MAX_SHOWN], known, n=1, cutoff=0.5)
+    hint = f" The nearest known one is {close[0]}." if close else ""
+    return f"{field} is {_shown(value)}.{hint} Known are: {', '.join(sorted(known))}."
+
+
+def _check_architectures(config: Mapping[str, Any], family: str) -> list[Diagnostic]:
+    given = config.get("architectures")
+    known = [name for name, owner in catalog.known_architectures().items() if owner == family]
+    if given is None or not known:
+        return []
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        return [_invalid("architectures", given, "a list of texts")]
+    if not given or {name.lower() for name in given} & {name.lower() for name in known}:
+        return []
+    return [Diagnostic("UNKNOWN_ARCHITECTURE", _unknown("architectures", given, known), subject="architectures")]
+
+
+def _check_fields(config: Mapping[str, Any]) -> list[Diagnostic]:
+    found = []
+    for field in (*_SIZES, *_SIZES_WITH_DEFAULT):
+        value = config.get(field)
+        absent = field not in config or (value is None and field in _SIZES_WITH_DEFAULT)
+        if not absent and _size(config, field) is None:
+            found.append(_invalid(field, value, "a positive integer"))
+    for field in _FLAGS:
+        value = config.get(field)
+        if value is not None and not isinstance(value, bool):
+            found.append(_invalid(field, value, "true or false"))
+    epsilon = config.get("rms_norm_eps")
+    if epsilon is not None and (isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or epsilon < 0):
+        found.append(_invalid("rms_norm_eps", epsilon, "a number of at least 0"))
+    return found
+
+
+def _check_heads(config: Mapping[str, Any]) -> list[Diagnostic]:
+    """Divisions that the mappings floor must leave no remainder."""
+    divisions = [("num_attention_heads", "num_key_value_heads")]
+    if config.get("head_dim") is None:
+        divisions.append(("hidden_size", "num_attention_heads"))
+    found = []
+    for field, divisor in divisions:
+        divided, by = _size(config, field), _size(config, divisor)
+        if divided is not None and by is not None and divided % by:
+            reason = f"{field} is {divided}, no multiple of {divisor}, which is {by}."
+            found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject=field))
+    return found
+
+
+def _check_dtype(config: Mapping[str, Any]) -> list[Diagnostic]:
+    named = {field: config[field] for field in _DTYPE_KEYS if config.get(field) is not None}
+    found = [
+        _invalid(field, value, f"one of {', '.join(_DTYPES)}")
+        for field, value in named.items()
+        if not isinstance(value, str) or _plain(value) not in _DTYPES
+    ]
+    if not found and len({_plain(value) for value in named.values()}) > 1:
+        listed = ", ".join(f"{field} is {value}" for field, value in named.items())
+        reason = f"The spellings contradict each other: {listed}."
+        found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject="torch_dtype"))
+    return found
+
+
+def _check_refused(config: Mapping[str, Any]) -> list[Diagnostic]:
+    """What no target of these families can hold."""
+    found = []
+    for field in _QUANTISED:
+        value = config.get(field)
+        if value:
+            method = value.get("quant_method", "an unnamed method") if isinstance(value, Mapping) else value
+            reason = f"{field} says that the weights are quantised by {method}; only plain weights are converted."
+            suggestion = "Convert the checkpoint that it was quantised from, or one that was dequantised."
+            found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, suggestion=suggestion, subject=field))
+    if config.get("mlp_bias") is True:
+        reason = "mlp_bias is true; no format that Recast writes has a place for biases in the MLP."
+        found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject="mlp_bias"))
+    rotated = config.get("partial_rotary_factor", rope_view(config).parameters.get("partial_rotary_factor"))
+    if rotated not in (None, 1):
+        reason = f"partial_rotary_factor is {_shown(rotated)}; only embeddings that rotate whole heads are converted."
+        found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject="partial_rotary_factor"))
+    return found
+
+
+def _known_rope_types(family: str) -> set[str]:
+    return {rope_view(manifest.config).type for manifest in catalog.manifests() if manifest.family == family}
+
+
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of a published name must share with it, with the defaults that transformers has."""
+    heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+    derived = hidden // heads if heads and hidden else None
+    view = rope_view(config)
+    values = {field: config.get(field) for field in _SIZES}
+    return values | {
+        "num_key_value_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim") or derived,
+        "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
+        "attention_bias": bool(config.get("attention_bias")),
+        "rope_theta": view.theta,
+        "rope_type": view.type,
+        "rope_parameters": dict(view.parameters),
+    }
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+
+
+def _named_dtype(config: Mapping[str, Any]) -> str | None:
+    # transformers 5 takes `dtype` where both are given.
+    value = config.get("dtype") or config.get("torch_dtype")
+    return _plain(value) if isinstance(value, str) else None
+
+
+def _plain(dtype: str) -> str:
+    return dtype.removeprefix("torch.")
+
+
+def _read_differently(config: Mapping[str, Any]) -> bool:
+    return transformers4_view(config) != rope_view(config)
+
+
+def _with_keys(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sets keys that belong together: in place where they are, the missing ones after the first that is there."""
+    result: dict[str, Any] = {}
+    missing = {key: value for key, value in values.items() if key not in config}
+    for key, value in config.items():
+        # An equal value keeps its own form: 10000 and 10000.0, the order of an object's keys.
+        result[key] = value if values.get(key, value) == value else values[key]
+        if key in values:
+            result |= missing
+            missing = {}
+    return result
+
+
+def _size(config: Mapping[str, Any], field: str) -> int | None:
+    value = config.get(field)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _invalid(field: str, value: Any, wanted: str) -> Diagnostic:
+    return Diagnostic("CONFIG_FIELD_INVALID", f"{field} is {_shown(value)}, not {wanted}.", subject=field)

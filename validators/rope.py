@@ -1,0 +1,196 @@
+"""The rotary embedding in a config.json, in the spellings of transformers 4 and 5.
+
+Version 4 says `rope_theta` and `rope_scaling {rope_type or type, ...}`, version 5 `rope_parameters {rope_theta, ...}`.
+Version 5 reads the older spelling too; version 4 takes the newer one for unknown keys and assumes its defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, TypeGuard
+
+from reporting.diagnostics import Diagnostic
+
+DEFAULT_TYPE = "default"
+# What both versions of transformers assume for the families that do not say otherwise.
+DEFAULT_THETA = 10000.0
+KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
+_SECTIONS = ("rope_scaling", "rope_parameters")
+_TYPE_KEYS = ("rope_type", "type")
+# Without these transformers 4 does not load a model.
+_NEEDED = {
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RopeView:
+    """What a config says about the rotary embedding, whatever its spelling.
+
+    Attributes:
+        theta: the base of the frequencies.
+        type: the kind of scaling; `default` for none.
+        parameters: of the scaling, by the names that both spellings share.
+    """
+
+    theta: float
+    type: str
+    parameters: Mapping[str, Any]
+
+
+def rope_view(config: Mapping[str, Any]) -> RopeView:
+    """Reads both spellings of a config that `check_rope` finds no fault with."""
+    parameters: dict[str, Any] = {}
+    for section in _SECTIONS:
+        parameters |= _parameters(_section(config, section))
+    types = list(_types(config).values())
+    thetas = [value for value in _thetas(config).values() if _is_number(value)]
+    return RopeView(float(thetas[0]) if thetas else DEFAULT_THETA, types[0] if types else DEFAULT_TYPE, parameters)
+
+
+def transformers4_view(config: Mapping[str, Any]) -> RopeView:
+    """What transformers 4 reads, which knows nothing of `rope_parameters`."""
+    scaling = _section(config, "rope_scaling")
+    theta = config.get("rope_theta")
+    return RopeView(
+        float(theta) if _is_number(theta) else DEFAULT_THETA,
+        next(iter(_types({"rope_scaling": scaling}).values()), DEFAULT_TYPE),
+        _parameters(scaling),
+    )
+
+
+def spellings(view: RopeView) -> dict[str, Any]:
+    """The keys of both versions for one meaning."""
+    scaling = None if view.type == DEFAULT_TYPE else {**view.parameters, "rope_type": view.type}
+    return {
+        "rope_theta": view.theta,
+        "rope_scaling": scaling,
+        "rope_parameters": {**view.parameters, "rope_theta": view.theta, "rope_type": view.type},
+    }
+
+
+def check_rope(config: Mapping[str, Any], known: Collection[str]) -> list[Diagnostic]:
+    """All that is wrong with the rotary embedding of a config.
+
+    Args:
+        config: a config.json.
+        known: types of scaling that are implemented; empty if nothing is known of that.
+
+    Returns:
+        CONFIG_FIELD_INVALID for wrong kinds of values and for spellings that contradict each other,
+        CONFIG_FIELD_MISSING for parameters that the type needs, UNKNOWN_ROPE_TYPE.
+    """
+    found = _check_kinds(config)
+    if found:
+        return found
+    found += _check_type(config, known)
+    found += _check_contradictions(config)
+    return found
+
+
+def _check_kinds(config: Mapping[str, Any]) -> list[Diagnostic]:
+    found = []
+    for section in _SECTIONS:
+        value = config.get(section)
+        if value is not None and not isinstance(value, Mapping):
+            found.append(_invalid(section, f"{section} is {json.dumps(value)[:120]}, not an object."))
+        for key, entry in _section(config, section).items():
+            found += _check_entry(f"{section}.{key}", key, entry)
+    if config.get("rope_theta") is not None:
+        found += _check_entry("rope_theta", "rope_theta", config["rope_theta"])
+    return found
+
+
+def _check_entry(field: str, key: str, value: Any) -> list[Diagnostic]:
+    if isinstance(value, Mapping):
+        return [_invalid(field, f"{field} is an object: a rotary embedding per kind of layer is not supported here.")]
+    if value is None:
+        return []
+    if key in _TYPE_KEYS:
+        return [] if isinstance(value, str) else [_invalid(field, f"{field} is {json.dumps(value)[:120]}, not a text.")]
+    if key == "rope_theta" or key in _NEEDED["llama3"]:
+        good = _is_number(value) and value > 0
+        return [] if good else [_invalid(field, f"{field} is {json.dumps(value)[:120]}, not a positive number.")]
+    return []
+
+
+def _check_type(config: Mapping[str, Any], known: Collection[str]) -> list[Diagnostic]:
+    types = _types(config)
+    found = []
+    for field, value in types.items():
+        if known and value not in known:
+            listed = ", ".join(sorted(known))
+            reason = f"{field} is '{value}'; the rotary embeddings known for this family are: {listed}."
+            found.append(Diagnostic("UNKNOWN_ROPE_TYPE", reason, subject=field))
+    for section in _SECTIONS:
+        given = _parameters(_section(config, section))
+        named = next((value for field, value in types.items() if field.startswith(section)), None)
+        if given and named is None:
+            reason = f"{section} has {', '.join(given)}, but no rope_type."
+            found.append(Diagnostic("CONFIG_FIELD_MISSING", reason, subject=f"{section}.rope_type"))
+        missing = [] if named is None else [key for key in _NEEDED.get(named, ()) if key not in given]
+        for key in missing:
+            reason = f"{section} is of type '{named}' and lacks {key}."
+            found.append(Diagnostic("CONFIG_FIELD_MISSING", reason, subject=f"{section}.{key}"))
+    return found
+
+
+def _check_contradictions(config: Mapping[str, Any]) -> list[Diagnostic]:
+    found = _disagreeing(_thetas(config)) + _disagreeing(_types(config))
+    scaling, parameters = (_parameters(_section(config, section)) for section in _SECTIONS)
+    if scaling and parameters:
+        for key in dict.fromkeys([*scaling, *parameters]):
+            found += _disagreeing(
+                {f"rope_scaling.{key}": scaling.get(key), f"rope_parameters.{key}": parameters.get(key)}
+            )
+    return found
+
+
+def _disagreeing(values: Mapping[str, Any]) -> list[Diagnostic]:
+    first = next(iter(values.values()), None)
+    if all(value == first for value in values.values()):
+        return []
+    listed = ", ".join(f"{field} is {json.dumps(value)[:120]}" for field, value in values.items())
+    return [_invalid(next(iter(values)), f"The spellings contradict each other: {listed}.")]
+
+
+def _thetas(config: Mapping[str, Any]) -> dict[str, Any]:
+    places = {
+        "rope_parameters.rope_theta": _section(config, "rope_parameters").get("rope_theta"),
+        "rope_scaling.rope_theta": _section(config, "rope_scaling").get("rope_theta"),
+        "rope_theta": config.get("rope_theta"),
+    }
+    return {field: value for field, value in places.items() if value is not None}
+
+
+def _types(config: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{section}.{key}": _section(config, section)[key]
+        for section in _SECTIONS
+        for key in _TYPE_KEYS
+        if isinstance(_section(config, section).get(key), str)
+    }
+
+
+def _parameters(section: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = (*_TYPE_KEYS, "rope_theta")
+    return {key: value for key, value in section.items() if key not in left_out and value is not None}
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _invalid(field: str, reason: str) -> Diagnostic:
+    return Diagnostic("CONFIG_FIELD_INVALID", reason, subject=field)
