@@ -1,0 +1,67 @@
+"""One command for all binaries, `recast SUBCOMMAND ...`: the entrypoint of the launcher and of the images."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from reporting import console, version
+from reporting.diagnostics import Diagnostic
+from reporting.report import Report
+
+# Module and summary by subcommand; a module is imported only when its subcommand runs.
+SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
+    "hf-to-maxtext": ("converters.hf_to_maxtext", "Hugging Face safetensors to a MaxText (Orbax) checkpoint"),
+    "maxtext-to-hf": ("converters.maxtext_to_hf", "a MaxText (Orbax) checkpoint to Hugging Face safetensors"),
+    "inspect": ("converters.inspect_checkpoint", "what a checkpoint holds, from its headers"),
+    "explain": ("converters.explain", "where each tensor of a family lies in two formats"),
+    "families": ("converters.families", "the model families, formats and published names that Recast knows"),
+    "quickstart": ("converters.quickstart", "makes a small model, converts it there and back, compares every byte"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a subcommand; exits with its code."""
+    given = list(sys.argv if argv is None else argv)
+    if len(given) < 2 or given[1] in ("--help", "-h", "-help", "help"):
+        console.show(_usage())
+        sys.exit(0)
+    if given[1] in ("version", "--version"):
+        console.show(f"recast {version.VERSION}")
+        sys.exit(0)
+    entry = SUBCOMMANDS.get(given[1])
+    if entry is None:
+        sys.exit(_unknown(given[1:]))
+    module = importlib.import_module(entry[0])
+    from converters.cli import program
+
+    program.main(module.PROGRAM, given[1:])
+
+
+def _unknown(arguments: Sequence[str]) -> int:
+    from converters.cli import program
+
+    near = difflib.get_close_matches(arguments[0], list(SUBCOMMANDS), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    report = Report(shlex.join(arguments))
+    report.add_failure(
+        "parse_args",
+        Diagnostic("UNKNOWN_SUBCOMMAND", f"There is no subcommand {arguments[0]}.{hint}", subject=arguments[0]),
+    )
+    return program.conclude(report)
+
+
+def _usage() -> str:
+    width = max(len(name) for name in SUBCOMMANDS)
+    lines = ["usage: recast SUBCOMMAND [--flag=value | flag=value]...", "", "subcommands:"]
+    lines.extend(f"  {name:<{width}}  {summary}" for name, (_, summary) in SUBCOMMANDS.items())
+    lines.extend([f"  {'version':<{width}}  prints the version", "", "recast SUBCOMMAND --help explains its flags."])
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Flags that both directions between Hugging Face and MaxText share, and what they say as a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from converters.cli import sizes
+from reporting.diagnostics import Diagnostic, raise_all
+from validators import memory, preflight
+
+EXACTNESS = ("invertible", "as_requested")
+RESIDUE = ("keep", "drop", "refuse")
+_LARGEST_AUTO_BUDGET = 2 << 30
+MAXTEXT_LAYOUTS = ("0.2.4", "0.2.5")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the shared flags."""
+    flags.DEFINE_string(
+        "model_name",
+        "",
+        "Published name (llama3.1-8b: its sizes are checked) or layout name (llama3.1: sizes from config.json). "
+        "Needed only where the files fit several models that store different values.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("base_output_directory", None, "Directory for the output.", flag_values=values)
+    flags.DEFINE_bool(
+        "use_multimodal",
+        False,
+        "Whether the vision part is converted too. Families without one take false only.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "maxtext_layout",
+        MAXTEXT_LAYOUTS[-1],
+        MAXTEXT_LAYOUTS,
+        "MaxText version whose parameter tree is meant, for families where it changed.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "require_exact", False, "Refuse to run unless every tensor is EXACT or INVERTIBLE.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "overwrite", False, "Replace a checkpoint that is already at the destination.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "memory_budget",
+        "auto",
+        "Buffers held at a time; auto is 2 GiB, or a quarter of the memory that may be had if that is less. Mapped "
+        "files are not counted: the kernel can take them back.",
+        flag_values=values,
+    )
+    _define_trainer_settings(values)
+
+
+def _define_trainer_settings(values: flags.FlagValues) -> None:
+    """Settings of MaxText's trainer: its command lines work here, and the settings have nothing to act on."""
+    note = "MaxText's setting, accepted so that its command lines work; "
+    flags.DEFINE_string("hardware", "cpu", note + "a conversion here never starts an accelerator.", flag_values=values)
+    flags.DEFINE_bool(
+        "skip_jax_distributed_system", True, note + "a conversion here does not start JAX.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "lazy_load_tensors", True, note + "tensors are always read as they are needed.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "simulated_cpu_devices_count",
+        16,
+        note + "the chunk grid does not depend on devices.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def require(values: flags.FlagValues, ids: Mapping[str, str]) -> None:
+    """Checks that flags were given and are local paths where they are paths.
+
+    Args:
+        values: parsed flags.
+        ids: for each required flag the error id to report when it is missing.
+
+    Raises:
+        RecastError: with all that is missing or remote.
+    """
+    found = []
+    for name, error in ids.items():
+        text = values[name].value
+        if not text:
+            found.append(Diagnostic(error, f"--{name} was not given.", subject=f"--{name}"))
+    for name in ("hf_model_path", "load_parameters_path", "base_output_directory", "hf_config_path"):
+        path = str(values[name].value or "") if name in values else ""
+        found.extend(preflight.remote_path(path, f"--{name}"))
+    if values.use_multimodal and "model_name" in values:
+        found.append(
+            Diagnostic(
+                "INVALID_FLAG",
+                "--use_multimodal is set, but no family that Recast converts so far has a vision part.",
+                subject="--use_multimodal",
+            )
+        )
+    raise_all(found)
+
+
+def common_request(values: flags.FlagValues) -> Mapping[str, Any]:
+    """The fields of a ConversionRequest that both directions take from the shared flags."""
+    return {
+        "destination": Path(values.base_output_directory),
+        "model_name": values.model_name,
+        "require_exact": values.require_exact,
+        "overwrite": values.overwrite,
+        "memory_budget": _budget(values.memory_budget),
+    }
+
+
+def _budget(text: str) -> int:
+    if text != "auto":
+        return sizes.parse(text, "memory_budget")
+    bound = memory.available()
+    return min(_LARGEST_AUTO_BUDGET, bound.bytes // 4) if bound else _LARGEST_AUTO_BUDGET

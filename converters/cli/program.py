@@ -1,0 +1,136 @@
+"""What all binaries share: flags, `key=value`, --help, the FINAL REPORT and the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from absl import app, flags
+
+from converters.cli import arguments, usage
+from reporting import console, json_report, text
+from reporting.diagnostics import Diagnostic, RecastError
+from reporting.report import Report, StepFailed
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One binary.
+
+    Attributes:
+        name: its subcommand.
+        summary: what it does, in a sentence or two.
+        define: adds its flags to a FlagValues.
+        prepare: makes of flags and positional arguments what `execute` takes; raises RecastError for faults in them.
+        execute: does the work; adds steps to the report; returns text to print before the report, or "".
+        positional: names of its positional arguments.
+        reports: whether a run that succeeds ends with a FINAL REPORT; a failing one always does.
+    """
+
+    name: str
+    summary: str
+    define: Callable[[flags.FlagValues], None]
+    prepare: Callable[[flags.FlagValues, Sequence[str]], Any]
+    execute: Callable[[Any, Report], str]
+    positional: tuple[str, ...] = ()
+    reports: bool = True
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: raised in the main thread, which stops its workers and reports."""
+
+
+def main(program: Program, argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a binary as a process: parses `argv` (default sys.argv), reports, exits."""
+    values = flags.FlagValues()
+    program.define(values)
+    usage.define_common(values)
+    given = list(sys.argv if argv is None else argv)
+    report = Report(shlex.join([program.name, *given[1:]]))
+    prepared: list[Any] = []
+
+    def parse(arguments_given: Sequence[str]) -> list[str]:
+        flags.FLAGS(list(arguments_given[:1]))
+        if arguments.asks_for_help(arguments_given[1:]):
+            console.show(usage.render(program.name, program.summary, program.positional, values))
+            sys.exit(0)
+        try:
+            with report.step("parse_args"):
+                positional = arguments.parse(values, arguments_given, program.positional)
+                prepared.append(program.prepare(values, positional))
+        except StepFailed:
+            sys.exit(conclude(report, values))
+        return list(arguments_given[:1])
+
+    def run(_: Sequence[str]) -> NoReturn:
+        sys.exit(execute(program, values, prepared[0], report))
+
+    app.run(run, argv=given, flags_parser=parse)
+
+
+def execute(program: Program, values: flags.FlagValues, prepared: Any, report: Report) -> int:
+    """Does a program's work after its flags were read; prints; returns the exit code."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    output = ""
+    try:
+        output = program.execute(prepared, report)
+    except StepFailed:
+        output = ""
+    except (Exception, KeyboardInterrupt) as error:
+        _record(report, program.name, error)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if output:
+        console.show(output)
+    return conclude(report, values, quiet=not program.reports)
+
+
+def conclude(report: Report, values: flags.FlagValues | None = None, *, quiet: bool = False) -> int:
+    """Prints the FINAL REPORT, keeps it where asked, returns the exit code."""
+    if not report.finished:
+        report.finish()
+    if report.failed or not quiet:
+        console.show(text.render(report))
+    directory = values.report_directory if values is not None and "report_directory" in values else None
+    if directory:
+        _keep(report, Path(directory))
+    return report.exit_code
+
+
+def write_reports(report: Report, directory: Path) -> tuple[Path, ...]:
+    """Writes report.txt and report.json into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    pairs = ((directory / "report.txt", text.render(report)), (directory / "report.json", json_report.render(report)))
+    for path, content in pairs:
+        path.write_text(content, "utf-8")
+    return tuple(path for path, _ in pairs)
+
+
+def _keep(report: Report, directory: Path) -> None:
+    try:
+        write_reports(report, directory)
+    except OSError as error:
+        console.tell(f"The report could not be written to {directory}: {error.strerror}.")
+
+
+def _record(report: Report, name: str, error: BaseException) -> None:
+    try:
+        with report.step(name):
+            raise error
+    except StepFailed:
+        return
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated("SIGTERM")
+
+
+def usage_error(reason: str, *, subject: str = "", suggestion: str = "") -> RecastError:
+    """An error in the command line."""
+    return RecastError([Diagnostic("INVALID_FLAG", reason, subject=subject, suggestion=suggestion)])

@@ -1,0 +1,367 @@
+"""One conversion, step by step: open, bind, plan, preflight, convert, verify, commit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import time
+from collections.abc import Mapping
+
+from converters.engine import binding, checks, drivers, manifest, model, naming, planning, verify
+from converters.engine import record as record_lib
+from converters.engine import residue as residue_lib
+from converters.engine.binding import Sides
+from converters.engine.drivers import Opened
+from converters.engine.execute import Executor, Outcome
+from converters.engine.model import Model
+from converters.engine.naming import Naming
+from converters.engine.plan import Plan
+from converters.engine.precision import Precision
+from converters.engine.record import ConversionRecord
+from converters.engine.request import ConversionRequest
+from converters.engine.staging import Staging, is_replaceable, is_vacant, sync_tree
+from mappings.language.layout import Layout
+from reporting import json_report, text
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
+from reporting.report import NoteLine, Report, StepFailed, StepRecord, TensorOutcome
+from validators import memory, preflight
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that is known before the first byte is written."""
+
+    opened: Opened
+    model: Model
+    naming: Naming
+    sides: Sides
+    plan: Plan
+    residue: residue_lib.Residue
+
+
+def run(request: ConversionRequest, report: Report) -> None:
+    """Converts, and adds every step to the report.
+
+    Raises:
+        StepFailed: when a step failed; the report says why, and the destination is as it was before.
+    """
+    report.source, report.destination = str(request.source), str(request.destination)
+    started = time.monotonic()
+    with report.step("open_source") as step:
+        opened = drivers.driver_of(request.source_format).open(request.source)
+        step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
+    try:
+        digest = request.digest(opened.fingerprint)
+        if _already_complete(request, digest, report):
+            return
+        prepared = _prepare(request, opened, report)
+        _convert(request, digest, prepared, report, started)
+    finally:
+        opened.source.close()
+
+
+def _already_complete(request: ConversionRequest, digest: str, report: Report) -> bool:
+    if request.overwrite or manifest.request_of(request.destination) != digest:
+        return False
+    with report.step("commit") as step:
+        step.lines.append(f"{request.destination} is already complete for this request")
+    return True
+
+
+def _prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prepared:
+    with report.step("validate_config"):
+        subject = model.load(request, opened)
+    with report.step("bind") as step:
+        named = naming.resolve(request.model_name or subject.recorded_name, subject.config, "maxtext")
+        sides = _bind(request, opened, subject, named)
+        residue = _residue(opened, request)
+        report.model_name = named.model_name
+        report.options.update(_shown(sides.source), **_shown(sides.target))
+        report.notes.extend(_notes(sides))
+        step.lines.append(f"family {named.family}, model {named.model_name or '(any)'} ({named.reason})")
+    with report.step("plan") as step:
+        grid = planning.Grid(
+            drivers.driver_of(request.target_format).free_grid, os.cpu_count() or 1, request.memory_budget
+        )
+        plan = planning.make(sides, opened.source, _precision(request, subject), subject.logical_dtypes, grid)
+        if request.require_exact:
+            planning.check_exactness(plan)
+        step.lines.extend(_plan_lines(plan))
+    with report.step("preflight"):
+        _preflight(request, opened, plan)
+    return Prepared(opened, subject, named, sides, plan, residue)
+
+
+def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
+    family = binding.family_for(named.family, subject.config)
+    if request.model_name and subject.source_options:
+        naming.check_record(family, named, request.source_format, subject.source_options)
+    asked = dict(request.source_options)
+    scan = asked.pop("scan", None)
+    drivers.check_scan(opened.options.get("scan"), scan, "says that it was saved")
+    header = opened.source.tensors
+    given = {**named.options, **subject.source_options, **asked, **opened.options}
+    source, undecided = binding.detected_layout(family, named.family, request.source_format, given, header)
+    drivers.check_scan(source.options.get("scan"), scan, "holds arrays as they are saved")
+    unmapped = binding.check_header(source, header)
+    _refuse_undecided(undecided)
+    given = {**subject.target_options, **named.options, **request.target_options}
+    target = binding.layout_for(family, named.family, request.target_format, given)
+    return Sides(family, source, target, binding.compose(source, target, header), unmapped)
+
+
+def _refuse_undecided(options: Mapping[str, tuple[object, ...]]) -> None:
+    raise_all(
+        [
+            Diagnostic(
+                "MODEL_NAME_AMBIGUOUS",
+                f"The files do not say whether {name} is {' or '.join(str(value) for value in candidates)}.",
+                subject="--model_name",
+            )
+            for name, candidates in options.items()
+        ]
+    )
+
+
+def _precision(request: ConversionRequest, subject: Model) -> Precision:
+    return Precision(
+        dtype=request.dtype,
+        as_requested=request.exactness == "as_requested",
+        residue=request.residue,
+        original=subject.source_dtypes,
+        default=subject.config_dtype,
+    )
+
+
+def _residue(opened: Opened, request: ConversionRequest) -> residue_lib.Residue:
+    if opened.record_folder is None or request.residue == "drop":
+        return residue_lib.Residue(residue_lib.EMPTY)
+    return residue_lib.read(opened.record_folder / record_lib.RESIDUE_FILE)
+
+
+def _preflight(request: ConversionRequest, opened: Opened, plan: Plan) -> None:
+    found = list(preflight.check_destination(request.destination, opened.root))
+    if not is_vacant(request.destination) and not found:
+        found.extend(_occupied(request))
+    found.extend(preflight.check_disk(request.destination, int(plan.bytes_out * 1.01) + (1 << 20)))
+    found.extend(preflight.check_memory(plan.peak_bytes + preflight.START_UP_BYTES))
+    raise_all(found)
+
+
+def _occupied(request: ConversionRequest) -> list[Diagnostic]:
+    where = str(request.destination)
+    if not request.overwrite:
+        return [Diagnostic("DESTINATION_EXISTS", "The destination is not empty.", subject=where)]
+    if is_replaceable(request.destination):
+        return []
+    return [
+        Diagnostic(
+            "DESTINATION_EXISTS",
+            "The destination holds files that are no checkpoint; --overwrite replaces checkpoints only.",
+            subject=where,
+            suggestion="Choose another directory.",
+        )
+    ]
+
+
+def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report: Report, started: float) -> None:
+    staging = Staging(request.destination)
+    try:
+        with report.step("convert") as step:
+            staging.open()
+            outcome = _execute(request, prepared, staging, step)
+        with report.step("verify") as step:
+            samples = _verify(request, prepared, staging)
+            step.lines.append(f"{samples} elements read back and compared by coordinate")
+        with report.step("commit") as step:
+            _check_unchanged(prepared.opened, request)
+            residue_elements = _carry(request, prepared, staging)
+            listed = manifest.describe(
+                staging.root, outcome.tensor_entries(prepared.plan), digest, prepared.plan.threads
+            )
+            staging.path(manifest.FILE).write_text(listed, "utf-8")
+            _tell(report, prepared, outcome, residue_elements, samples, started)
+            step.lines.extend(_closing_lines(prepared, outcome, residue_elements))
+            sync_tree(staging.root)
+            staging.publish(last=drivers.driver_of(request.target_format).last)
+        _finish(staging, manifest.done(listed, digest), report)
+    except BaseException:
+        staging.discard()
+        raise
+
+
+def _execute(request: ConversionRequest, prepared: Prepared, staging: Staging, step: StepRecord) -> Outcome:
+    plan = prepared.plan
+    found = checks.check(prepared.sides.composition, prepared.opened.source)
+    raise_all([d for d in found if not d.warning])
+    step.diagnostics.extend(found)
+    sink = drivers.driver_of(request.target_format).sink(request, staging, prepared.sides.target)
+    journal = residue_lib.Journal(staging.path("recast", "residue.journal"))
+    try:
+        sink.declare(drivers.declared(plan))
+        executor = Executor(
+            plan,
+            prepared.opened.source,
+            sink,
+            budget=request.memory_budget,
+            residue_in=prepared.residue,
+            residue_out=journal if request.residue == "keep" else None,
+        )
+        with memory.PeakSampler() as peak:
+            outcome = executor.run()
+        outcome.peak_bytes = peak.bytes
+        _check_residue(request, outcome)
+        sink.commit()
+    except BaseException:
+        sink.abort()
+        raise
+    step.diagnostics.extend(_value_warnings(outcome))
+    step.diagnostics.extend(_residue_warnings(prepared.residue))
+    return outcome
+
+
+def _check_residue(request: ConversionRequest, outcome: Outcome) -> None:
+    if request.residue != "refuse":
+        return
+    raise_all(
+        [
+            Diagnostic("RESIDUE_REFUSED", f"{count} elements of {name} would not come back bit for bit.", subject=name)
+            for name, count in sorted(outcome.residue_elements.items())
+        ]
+    )
+
+
+def _value_warnings(outcome: Outcome) -> list[Diagnostic]:
+    found = []
+    for name, (largest, infinity) in sorted(outcome.largest.items()):
+        if largest >= infinity:
+            found.append(Diagnostic("TENSOR_NOT_FINITE", f"{name} holds NaN or infinite values.", subject=name))
+        elif largest == 0:
+            found.append(Diagnostic("TENSOR_ALL_ZERO", f"{name} holds nothing but zeros.", subject=name))
+    return found
+
+
+def _residue_warnings(residue: residue_lib.Residue) -> list[Diagnostic]:
+    if not residue.stale:
+        return []
+    reason = f"{residue.stale} recorded elements no longer apply; {residue.applied} were restored."
+    return [Diagnostic("RESIDUE_STALE", reason, subject=f"recast/{record_lib.RESIDUE_FILE}")]
+
+
+def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging) -> int:
+    source = prepared.opened.reader()
+    target = drivers.driver_of(request.target_format).reader(staging)
+    found: list[Diagnostic] = []
+    samples = 0
+    for array, points in verify.sample(prepared.plan, prepared.opened.source, seed=len(prepared.plan.arrays)):
+        found.extend(verify.compare(array, points, source, target, prepared.residue))
+        samples += len(points.target_at)
+    found.extend(verify.check_names(prepared.plan, target.names()))
+    raise_all(found)
+    return samples
+
+
+def _check_unchanged(opened: Opened, request: ConversionRequest) -> None:
+    if opened.fingerprint_now() != opened.fingerprint:
+        raise RecastError.of("SOURCE_CHANGED", "The source changed during the run.", subject=str(request.source))
+
+
+def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> int:
+    """Puts config, tokenizer, record and residue beside the weights; returns the residue's size in elements."""
+    sides, plan = prepared.sides, prepared.plan
+    model.carry(request, prepared.model, plan, staging)
+    journal = residue_lib.Journal(staging.path("recast", "residue.journal"))
+    elements = journal.join(staging.path("recast", record_lib.RESIDUE_FILE))
+    kept = ConversionRecord(
+        family=prepared.naming.family,
+        model_name=prepared.naming.model_name,
+        source_format=request.source_format,
+        target_format=request.target_format,
+        source_options=dict(sides.source.options),
+        target_options=dict(sides.target.options),
+        source_dtypes={name: info.dtype for name, info in prepared.opened.source.tensors.items()},
+        logical_dtypes={name: array.path.logical_dtype for name, array in plan.arrays.items() if array.path.target_ops},
+    )
+    staging.path("recast", record_lib.FILE).write_text(kept.to_json(), "utf-8")
+    return elements
+
+
+def _finish(staging: Staging, done: str, report: Report) -> None:
+    """Writes the reports, then DONE; nothing may fail between a report of success and DONE without a trace."""
+    report.finish()
+    paths = []
+    try:
+        for name, content in (("report.txt", text.render(report)), ("report.json", json_report.render(report))):
+            path = staging.destination / name
+            paths.append(path)
+            path.write_text(content, "utf-8")
+        staging.complete(done)
+    except OSError as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        report.finished = ""
+        try:
+            with report.step("done"):
+                raise error
+        except StepFailed:
+            raise
+
+
+def _tell(report: Report, prepared: Prepared, outcome: Outcome, residue: int, samples: int, started: float) -> None:
+    for name, array in prepared.plan.arrays.items():
+        report.tensors.append(
+            TensorOutcome(
+                name,
+                array.info.dtype,
+                array.info.shape,
+                array.path.exactness,
+                array.path.source_dtype,
+                outcome.residue_elements.get(name, 0),
+            )
+        )
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    report.figures.update(
+        bytes_read=prepared.plan.bytes_in,
+        bytes_written=prepared.plan.bytes_out,
+        wall_seconds=time.monotonic() - started,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_anonymous_bytes=outcome.peak_bytes,
+        tensors=len(prepared.plan.arrays),
+        residue_elements=residue,
+        samples_compared=samples,
+    )
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    classes: dict[str, int] = {}
+    for array in plan.arrays.values():
+        classes[array.path.exactness] = classes.get(array.path.exactness, 0) + 1
+    counted = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+    return [
+        f"{len(plan.arrays)} arrays to write: {counted}",
+        f"{plan.bytes_in} bytes to read, {plan.bytes_out} to write, buffers of at most {plan.peak_bytes} bytes, "
+        f"{plan.threads} threads",
+    ]
+
+
+def _closing_lines(prepared: Prepared, outcome: Outcome, residue: int) -> list[str]:
+    lines = [f"{len(prepared.opened.source.tensors)} arrays of the source accounted for"]
+    if prepared.residue.applied:
+        lines.append(f"{prepared.residue.applied} elements restored from the residue of the source")
+    if residue:
+        lines.append(f"{residue} elements kept in recast/{record_lib.RESIDUE_FILE}")
+    dropped = sum(outcome.residue_elements.values()) - residue
+    if dropped:
+        lines.append(f"{dropped} elements that the stored values do not give back were not kept")
+    return lines
+
+
+def _notes(sides: Sides) -> list[NoteLine]:
+    notes = [NoteLine(note.kind, note.array or note.tensor, note.reason) for note in sides.composition.notes]
+    notes.extend(NoteLine("NOT_CONVERTED", name, reason) for name, reason in sides.unmapped.items())
+    return notes
+
+
+def _shown(layout: Layout) -> dict[str, str]:
+    return {f"{layout.format}.{name}": str(value) for name, value in layout.options.items()}

@@ -1,0 +1,244 @@
+"""The on-disk formats behind the names of layouts: how each is opened, written, read again and recognised."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from converters.engine import record as record_lib
+from converters.engine.plan import Plan
+from converters.engine.request import ConversionRequest
+from converters.engine.staging import Staging
+from converters.engine.values import AnyArray
+from converters.formats.base import Declared, Sink, Source
+from mappings.language.layout import Layout
+from reporting.diagnostics import RecastError
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """An opened source.
+
+    Attributes:
+        source: its arrays.
+        description: what it is, in words.
+        root: the directory that holds the checkpoint; nothing may be written inside.
+        record_folder: the `recast/` folder of an earlier conversion, if there is one.
+        options: layout options that the checkpoint's own metadata states.
+        fingerprint: digest that changes when the files do.
+        fingerprint_now: takes it again.
+        reader: opens a second reader of the source, which shares nothing with `source`.
+    """
+
+    source: Source
+    description: str
+    root: Path
+    record_folder: Path | None
+    options: Mapping[str, Any]
+    fingerprint: str
+    fingerprint_now: Callable[[], str]
+    reader: Callable[[], Reader]
+
+
+class Reader(Protocol):
+    """Reads single elements of a checkpoint, by other code than wrote it."""
+
+    def names(self) -> frozenset[str]:
+        """The arrays that are there."""
+
+    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
+        """The values at integer coordinates [n, rank], in the stored dtype, [n]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Driver:
+    """One on-disk format.
+
+    Attributes:
+        open: opens a source.
+        sink: makes a sink in a staging folder.
+        reader: opens a second reader of what the sink wrote.
+        free_grid: whether chunks may be any boxes.
+        last: entries of the output that must appear after all others.
+    """
+
+    open: Callable[[Path], Opened]
+    sink: Callable[[ConversionRequest, Staging, Layout], Sink]
+    reader: Callable[[Staging], Reader]
+    free_grid: bool
+    last: tuple[str, ...]
+
+
+def driver_of(format: str) -> Driver:
+    """The driver for a layout's format."""
+    return _DRIVERS[format]
+
+
+def recognize(path: Path) -> str:
+    """The format of a checkpoint, from the names of its files.
+
+    Raises:
+        RecastError: SOURCE_NOT_FOUND or SOURCE_NOT_RECOGNIZED.
+    """
+    if not path.exists():
+        raise RecastError.of("SOURCE_NOT_FOUND", f"{path} does not exist.", subject=str(path))
+    if path.is_file() or any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
+        return "hf"
+    marks = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "items")
+    if any((path / mark).exists() for mark in marks) or any(entry.name.isdigit() for entry in path.iterdir()):
+        return "maxtext"
+    raise RecastError.of(
+        "SOURCE_NOT_RECOGNIZED",
+        f"{path} holds neither safetensors files nor an Orbax checkpoint.",
+        subject=str(path),
+    )
+
+
+def declared(plan: Plan) -> list[Declared]:
+    """What a sink must know before the first write."""
+    return [Declared(array.info, array.chunk) for array in plan.arrays.values()]
+
+
+def check_scan(found: object, asked: object, how: str) -> None:
+    """Refuses a --scan_layers that contradicts the checkpoint.
+
+    Args:
+        found: what the checkpoint says, None if it says nothing.
+        asked: what the flag says, None if it was not given.
+        how: by what the checkpoint says it.
+
+    Raises:
+        RecastError: SCAN_LAYERS_MISMATCH.
+    """
+    if found is None or asked is None or str(found).lower() == str(asked).lower():
+        return
+    raise RecastError.of(
+        "SCAN_LAYERS_MISMATCH",
+        f"--scan_layers={asked}, but the checkpoint {how} with scan_layers={str(found).lower()}.",
+        subject="--scan_layers",
+    )
+
+
+def _open_hf(path: Path) -> Opened:
+    from converters.formats.safetensors_source import SafetensorsSource
+
+    source = SafetensorsSource(path)
+    files = len(source.files)
+    return Opened(
+        source=source,
+        description=f"{files} safetensors file{'s' if files > 1 else ''}",
+        root=source.directory,
+        record_folder=_record_folder(source.directory),
+        options={},
+        fingerprint=_digest(source.fingerprints()),
+        fingerprint_now=lambda: _digest(source.fingerprints()),
+        reader=lambda: SafetensorsReader(
+            {name: source.directory / info.location for name, info in source.tensors.items()}
+        ),
+    )
+
+
+def _open_maxtext(path: Path) -> Opened:
+    from converters.formats.orbax_source import OrbaxSource
+
+    source = OrbaxSource(path)
+    items = source.location.items
+    scan = source.custom_metadata.get("scan_layers")
+    stored = {name: info.location.split("/", 1)[1] for name, info in source.tensors.items()}
+    return Opened(
+        source=source,
+        description="an Orbax checkpoint" + ("" if source.location.step is None else f", step {source.location.step}"),
+        root=items,
+        record_folder=_record_folder(items.parent.parent) or _record_folder(items.parent),
+        options={"scan": "true" if scan else "false"} if isinstance(scan, bool) else {},
+        fingerprint=_digest(source.fingerprints()),
+        fingerprint_now=lambda: _digest(source.fingerprints()),
+        reader=lambda: OrbaxReader(items, stored),
+    )
+
+
+def _hf_sink(request: ConversionRequest, staging: Staging, _: Layout) -> Sink:
+    from converters.formats.safetensors_sink import SafetensorsSink
+
+    return SafetensorsSink(staging.root, max_shard_size=request.max_shard_bytes)
+
+
+def _maxtext_sink(_: ConversionRequest, staging: Staging, layout: Layout) -> Sink:
+    from converters.formats.orbax_sink import OrbaxSink
+
+    scan = layout.options.get("scan")
+    custom = {"scan_layers": scan in (True, "true")} if scan is not None else {}
+    return OrbaxSink(staging.root, custom_metadata=custom)
+
+
+def _hf_reader(staging: Staging) -> Reader:
+    return SafetensorsReader(_headers(sorted(staging.root.glob("*.safetensors"))))
+
+
+def _maxtext_reader(staging: Staging) -> Reader:
+    return OrbaxReader(staging.root / "0" / "items", None)
+
+
+class SafetensorsReader:
+    """Elements of safetensors files, by a plain parse of their headers."""
+
+    def __init__(self, files: Mapping[str, Path]):
+        """Args: the file of each tensor."""
+        self._files = files
+
+    def names(self) -> frozenset[str]:
+        """The tensors that are there."""
+        return frozenset(self._files)
+
+    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
+        """The values at coordinates."""
+        from converters.formats.safetensors_second_reader import read_elements
+
+        return read_elements(self._files[name], name, coordinates)
+
+
+class OrbaxReader:
+    """Elements of an Orbax checkpoint, through a fresh TensorStore context opened from `_METADATA`."""
+
+    def __init__(self, items: Path, stored: Mapping[str, str] | None):
+        """Args: the item's directory; stored names by array name, None where they are the same."""
+        from converters.formats.orbax_second_reader import OrbaxElements
+
+        self._elements = OrbaxElements(items)
+        self._stored = stored
+
+    def names(self) -> frozenset[str]:
+        """The arrays that are there."""
+        return frozenset(self._elements.shapes)
+
+    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
+        """The values at coordinates."""
+        return self._elements.read(self._stored[name] if self._stored else name, coordinates)
+
+
+def _headers(paths: Sequence[Path]) -> dict[str, Path]:
+    found = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        found.update({name: path for name in header if name != "__metadata__"})
+    return found
+
+
+def _record_folder(directory: Path) -> Path | None:
+    folder = directory / record_lib.FOLDER
+    return folder if (folder / record_lib.FILE).is_file() else None
+
+
+def _digest(fingerprints: Sequence[Any]) -> str:
+    return sha256(json.dumps([dataclasses.asdict(f) for f in fingerprints], sort_keys=True).encode()).hexdigest()
+
+
+_DRIVERS: Mapping[str, Driver] = {
+    "hf": Driver(_open_hf, _hf_sink, _hf_reader, False, ("config.json", "model.safetensors.index.json")),
+    "maxtext": Driver(_open_maxtext, _maxtext_sink, _maxtext_reader, True, ("0",)),
+}

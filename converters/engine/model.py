@@ -1,0 +1,129 @@
+"""The model behind a source: its config, what an earlier conversion recorded of it, and the files that go with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.engine import record as record_lib
+from converters.engine.drivers import Opened
+from converters.engine.plan import Plan
+from converters.engine.record import ConversionRecord
+from converters.engine.request import AUTO, ConversionRequest
+from converters.engine.staging import Staging
+from mappings import catalog
+from reporting.diagnostics import RecastError, raise_all
+from validators import carried_files, hf_config
+
+# Where a MaxText output keeps the Hugging Face files of its source.
+CARRIED_FOLDER = "hf"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What is known of a model besides its weights.
+
+    Attributes:
+        config: its config.json.
+        folder: where config.json and the files beside it lie; None when the config is a published one.
+        record: of the conversion that made the source, if it was one.
+    """
+
+    config: Mapping[str, Any]
+    folder: Path | None
+    record: ConversionRecord | None
+
+    @property
+    def recorded_name(self) -> str:
+        """The model name that the record holds, or nothing."""
+        return self.record.model_name if self.record else ""
+
+    @property
+    def source_options(self) -> Mapping[str, Any]:
+        """Options of the source's layout that the record holds."""
+        return self.record.target_options if self.record else {}
+
+    @property
+    def target_options(self) -> Mapping[str, Any]:
+        """Options of the original's layout that the record holds: what a way back should make again."""
+        return self.record.source_options if self.record else {}
+
+    @property
+    def source_dtypes(self) -> Mapping[str, str]:
+        """Dtype of each original tensor, where recorded."""
+        return self.record.source_dtypes if self.record else {}
+
+    @property
+    def logical_dtypes(self) -> Mapping[str, str]:
+        """Dtype of the values before the source's operations, by array, where recorded."""
+        return self.record.logical_dtypes if self.record else {}
+
+    @property
+    def config_dtype(self) -> str:
+        """The dtype that the config names; float32 if it names none."""
+        return hf_config.dtype_of(self.config)
+
+
+def load(request: ConversionRequest, opened: Opened) -> Model:
+    """Finds config and record.
+
+    Raises:
+        RecastError: with everything that is wrong with the config.
+    """
+    record = record_lib.read(opened.record_folder) if opened.record_folder else None
+    if record is not None and record.target_format != request.source_format:
+        record = None
+    folder = _config_folder(request, opened)
+    if folder is not None:
+        config: Mapping[str, Any] = hf_config.load(folder)
+    else:
+        config = _published(request.model_name or (record.model_name if record else ""), opened)
+    raise_all(hf_config.check_config(config))
+    return Model(config, folder if folder is None or folder.is_dir() else folder.parent, record)
+
+
+def carry(request: ConversionRequest, subject: Model, plan: Plan, staging: Staging) -> None:
+    """Copies config, tokenizer and their kind into the output."""
+    if request.target_format != "hf":
+        if subject.folder is not None:
+            target = staging.path("recast", CARRIED_FOLDER, "config.json").parent
+            carried_files.copy_carried(subject.folder, target)
+        return
+    if subject.folder is not None:
+        carried_files.copy_carried(subject.folder, staging.root)
+    dtype = _written_dtype(request, subject, plan)
+    text = hf_config.carried_text(subject.folder, subject.config, dtype=dtype)
+    staging.path("config.json").write_text(text, "utf-8")
+
+
+def _written_dtype(request: ConversionRequest, subject: Model, plan: Plan) -> str:
+    """The dtype to name in config.json: the one that most bytes are written in."""
+    if request.dtype != AUTO:
+        return request.dtype
+    sizes: dict[str, int] = {}
+    for array in plan.arrays.values():
+        sizes[array.info.dtype] = sizes.get(array.info.dtype, 0) + array.bytes
+    return max(sizes, key=lambda name: sizes[name], default=subject.config_dtype)
+
+
+def _config_folder(request: ConversionRequest, opened: Opened) -> Path | None:
+    if request.config_path is not None:
+        return request.config_path
+    if request.source_format == "hf":
+        return opened.root
+    carried = opened.record_folder / CARRIED_FOLDER if opened.record_folder else None
+    return carried if carried is not None and carried.is_dir() else None
+
+
+def _published(model_name: str, opened: Opened) -> Mapping[str, Any]:
+    manifest = catalog.find(model_name) if model_name else None
+    if manifest is None:
+        raise RecastError.of(
+            "CONFIG_MISSING",
+            "The checkpoint carries no config.json, and no published model was named.",
+            subject=str(opened.root),
+            suggestion="Pass --hf_config_path, or --model_name with a published name.",
+        )
+    return manifest.config

@@ -1,0 +1,92 @@
+"""Chooses the dtypes of every array's path, and with them its exactness class."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from converters.engine import values
+from converters.engine.request import AUTO
+from converters.engine.values import Operation, ValuePath
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """What a run asks for.
+
+    Attributes:
+        dtype: of the output's weights, or `auto`.
+        as_requested: dtype for dtype what the format's own tool writes, with one rounding.
+        residue: keep, drop or refuse.
+        original: with `auto`, the dtype of each original tensor by name; `default` for the others.
+        default: dtype where nothing is recorded.
+    """
+
+    dtype: str
+    as_requested: bool = False
+    residue: str = "keep"
+    original: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    default: str = "float32"
+
+    def of(self, target: str) -> str:
+        """The dtype that the run asks for in the array `target`."""
+        if self.dtype != AUTO:
+            return self.dtype
+        return self.original.get(target, self.default)
+
+
+def choose(
+    *,
+    target: str,
+    source_dtype: str,
+    source_ops: Sequence[Operation],
+    target_ops: Sequence[Operation],
+    recorded: str,
+    keep_dtype: bool,
+    peer_dtype: str,
+    precision: Precision,
+) -> ValuePath:
+    """The path of one array.
+
+    Args:
+        target: name of the array in the output.
+        source_dtype: as stored.
+        source_ops: operations to undo; empty when they cancel with the target's.
+        target_ops: operations to apply.
+        recorded: dtype of the values before the source's operations, from the record of the conversion; or empty.
+        keep_dtype: whether the tensor keeps the source's dtype whatever the run asks for.
+        peer_dtype: dtype that the format's own tool writes, or empty for the run's.
+        precision: what the run asks for.
+    """
+    asked = source_dtype if keep_dtype else precision.of(target)
+    if source_ops:
+        return _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded)
+    if not target_ops:
+        exactness = "EXACT" if values.widens(source_dtype, asked) else "ROUNDING"
+        return ValuePath(source_dtype, asked, asked, exactness=exactness)
+    if precision.as_requested:
+        return _as_the_peer(source_dtype, peer_dtype or asked, tuple(target_ops), precision.residue)
+    return _invertible(source_dtype, asked, tuple(target_ops), precision.residue)
+
+
+def _undoing(
+    source_dtype: str, asked: str, source_ops: tuple[Operation, ...], target_ops: tuple[Operation, ...], recorded: str
+) -> ValuePath:
+    """The way back: exact to the bit where the record says what the values were rounded to before."""
+    logical = recorded or asked
+    exactness = "EXACT" if recorded and values.widens(logical, asked) and not target_ops else "ROUNDING"
+    return ValuePath(source_dtype, logical, asked, source_ops, target_ops, exactness)
+
+
+def _as_the_peer(source_dtype: str, stored: str, ops: tuple[Operation, ...], residue: str) -> ValuePath:
+    look = residue != "drop"
+    return ValuePath(source_dtype, source_dtype, stored, (), ops, "INVERTIBLE" if look else "ROUNDING", look)
+
+
+def _invertible(source_dtype: str, asked: str, ops: tuple[Operation, ...], residue: str) -> ValuePath:
+    """The run's dtype for the value, float32 for the product unless the factor is a power of two."""
+    exponents_only = all(values.is_power_of_two(op) for op in ops)
+    narrow = values.itemsize(asked) < values.itemsize("float32")
+    stored = "float32" if narrow and not exponents_only else asked
+    rounding = not values.widens(source_dtype, asked) or residue == "drop"
+    return ValuePath(source_dtype, asked, stored, (), ops, "ROUNDING" if rounding else "INVERTIBLE", residue != "drop")

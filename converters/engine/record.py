@@ -1,0 +1,79 @@
+"""recast/conversion.json: what the way back must know of a conversion, kept beside its output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reporting.diagnostics import RecastError
+
+FOLDER = "recast"
+FILE = "conversion.json"
+RESIDUE_FILE = "residue.safetensors"
+_SCHEMA = 1
+_LIMIT = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionRecord:
+    """Everything that the weights themselves do not say.
+
+    Attributes:
+        family: folder of the mappings.
+        model_name: as the run took it; empty if none was needed.
+        source_format: format of the source, `target_format` of the output.
+        source_options: options of the source's layout, `target_options` of the output's.
+        source_dtypes: dtype of each array of the source, by name.
+        logical_dtypes: for each array of the output whose values were changed: the dtype of the values before that.
+        step: number of the training step that the output stands for.
+    """
+
+    family: str
+    model_name: str
+    source_format: str
+    target_format: str
+    source_options: Mapping[str, Any]
+    target_options: Mapping[str, Any]
+    source_dtypes: Mapping[str, str]
+    logical_dtypes: Mapping[str, str]
+    step: int = 0
+
+    def to_json(self) -> str:
+        """The record as JSON text."""
+        return json.dumps({"schema": _SCHEMA, **dataclasses.asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+
+def read(folder: Path) -> ConversionRecord | None:
+    """The record in a `recast/` folder, None if there is none.
+
+    Raises:
+        RecastError: RESIDUE_INVALID if the file is there but does not say what it must.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _LIMIT:
+        raise _invalid(path, "is larger than any record")
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise _invalid(path, f"is not JSON ({error})") from error
+    if not isinstance(data, dict) or data.pop("schema", None) != _SCHEMA:
+        raise _invalid(path, f"is not of schema {_SCHEMA}")
+    expected = {field.name for field in dataclasses.fields(ConversionRecord)}
+    if set(data) != expected:
+        raise _invalid(path, f"has the fields {sorted(data)}, not {sorted(expected)}")
+    mappings = ("source_options", "target_options", "source_dtypes", "logical_dtypes")
+    texts = ("family", "model_name", "source_format", "target_format")
+    if not all(isinstance(data[name], dict) for name in mappings):
+        raise _invalid(path, "has a table that is not an object")
+    if not all(isinstance(data[name], str) for name in texts) or not isinstance(data["step"], int):
+        raise _invalid(path, "has a field of the wrong type")
+    return ConversionRecord(**data)
+
+
+def _invalid(path: Path, what: str) -> RecastError:
+    return RecastError.of("RESIDUE_INVALID", f"{FOLDER}/{path.name} {what}.", subject=f"{FOLDER}/{path.name}")

@@ -1,0 +1,59 @@
+"""What a run is asked to do, independent of how its flags were spelled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionRequest:
+    """One conversion.
+
+    Attributes:
+        source: where the checkpoint lies.
+        destination: directory for the output.
+        source_format: layout name of the source, `target_format` of the output.
+        dtype: dtype of the output's weights, or `auto` for that of each original tensor.
+        model_name: published name or layout name; empty to take what the files say.
+        source_options: layout options given for the source, `target_options` for the output.
+        exactness: `invertible` or `as_requested`.
+        require_exact: refuse paths that are neither EXACT nor INVERTIBLE.
+        residue: `keep`, `drop` or `refuse`.
+        overwrite: whether an existing checkpoint at the destination is replaced.
+        config_path: directory or file with the config to write, where the source has none.
+        max_shard_bytes: largest safetensors file.
+        memory_budget: bytes of buffers that may be held at a time.
+    """
+
+    source: Path
+    destination: Path
+    source_format: str
+    target_format: str
+    dtype: str
+    model_name: str = ""
+    source_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    target_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exactness: str = "invertible"
+    require_exact: bool = False
+    residue: str = "keep"
+    overwrite: bool = False
+    config_path: Path | None = None
+    max_shard_bytes: int = 5_000_000_000
+    memory_budget: int = 2 << 30
+
+    def digest(self, fingerprint: str) -> str:
+        """What two runs share that would write the same output from a source of this fingerprint."""
+        said = dataclasses.asdict(self)
+        for name in ("overwrite", "memory_budget", "destination", "require_exact"):
+            del said[name]
+        said["source"] = str(self.source.resolve())
+        said["config_path"] = str(self.config_path.resolve()) if self.config_path else ""
+        said["fingerprint"] = fingerprint
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,111 @@
+"""hf-to-maxtext: Hugging Face safetensors to a MaxText checkpoint that Orbax and MaxText load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from converters.cli import conversion_flags
+from converters.cli.program import Program, main
+from converters.engine.request import ConversionRequest
+from reporting.diagnostics import Diagnostic, raise_all
+from reporting.report import Report
+
+_DTYPES = ("bfloat16", "float32", "float16")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the binary's flags."""
+    conversion_flags.define(values)
+    flags.DEFINE_string(
+        "hf_model_path", None, "Directory with config.json and the safetensors files.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "scan_layers",
+        True,
+        "Stack the layers of a kind in one array, as MaxText's scan reads them.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum("save_dtype", "bfloat16", _DTYPES, "Dtype of the saved weights.", flag_values=values)
+    flags.DEFINE_enum(
+        "exactness",
+        "invertible",
+        conversion_flags.EXACTNESS,
+        "invertible: what a folded constant would round in --save_dtype is stored in float32, so that the way back "
+        "returns every bit. as_requested: dtype for dtype and bit for bit what MaxText's own tool writes.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "residue",
+        None,
+        conversion_flags.RESIDUE,
+        "Single elements that the stored values do not give back: keep them in a file beside the checkpoint, drop "
+        "them, or refuse the run. Default: keep with --exactness=invertible, drop with as_requested.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "checkpoint_storage_use_zarr3", True, "Store arrays as zarr3; 0 is not supported yet.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "checkpoint_storage_use_ocdbt", True, "Store arrays in OCDBT; 0 is not supported yet.", flag_values=values
+    )
+    flags.DEFINE_alias("base_model_path", "hf_model_path", flag_values=values)
+    flags.DEFINE_alias("maxtext_model_path", "base_output_directory", flag_values=values)
+    flags.DEFINE_alias("model_size", "model_name", flag_values=values)
+
+
+def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
+    """What the flags ask for."""
+    conversion_flags.require(
+        values, {"hf_model_path": "HF_MODEL_PATH_REQUIRED", "base_output_directory": "INVALID_FLAG"}
+    )
+    _check_storage(values)
+    exactness = values.exactness
+    return ConversionRequest(
+        source=Path(values.hf_model_path),
+        source_format="hf",
+        target_format="maxtext",
+        dtype=values.save_dtype,
+        target_options={
+            "scan": "true" if values.scan_layers else "false",
+            "version": values.maxtext_layout,
+        },
+        exactness=exactness,
+        residue=values.residue or ("drop" if exactness == "as_requested" else "keep"),
+        **conversion_flags.common_request(values),
+    )
+
+
+def execute(request: ConversionRequest, report: Report) -> str:
+    """Converts."""
+    from converters.engine import convert
+
+    convert.run(request, report)
+    return ""
+
+
+def _check_storage(values: flags.FlagValues) -> None:
+    names = ("checkpoint_storage_use_zarr3", "checkpoint_storage_use_ocdbt")
+    raise_all(
+        [
+            Diagnostic("NOT_SUPPORTED_YET", f"--{name}=0 is not supported yet.", subject=f"--{name}")
+            for name in names
+            if not values[name].value
+        ]
+    )
+
+
+PROGRAM = Program(
+    name="hf-to-maxtext",
+    summary="Converts a Hugging Face checkpoint to a MaxText checkpoint at DIR/0/items, reads samples of it back, and "
+    "writes DONE when all of it is true. Config, tokenizer, source dtypes and residue are kept in DIR/recast, so that "
+    "maxtext-to-hf needs nothing else.",
+    define=define,
+    prepare=prepare,
+    execute=execute,
+)
+
+if __name__ == "__main__":
+    main(PROGRAM)

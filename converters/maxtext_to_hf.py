@@ -1,0 +1,88 @@
+"""maxtext-to-hf: a MaxText checkpoint to Hugging Face safetensors that transformers loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from converters.cli import conversion_flags, sizes
+from converters.cli.program import Program, main
+from converters.engine.request import ConversionRequest
+from reporting.report import Report
+
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the binary's flags."""
+    conversion_flags.define(values)
+    flags.DEFINE_string(
+        "load_parameters_path",
+        None,
+        "The checkpoint: DIR (its newest step), DIR/STEP or DIR/STEP/items.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "scan_layers",
+        None,
+        "Whether the layers are stacked. Read from the checkpoint when left out; a contradiction is an error.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "weight_dtype",
+        "float32",
+        _DTYPES,
+        "Dtype of the written weights; auto: that of each tensor in the original checkpoint, where Recast recorded "
+        "it, else the config's.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("max_shard_size", "5GB", "Largest safetensors file.", flag_values=values)
+    flags.DEFINE_string(
+        "hf_config_path",
+        None,
+        "config.json, or a directory with it and the tokenizer. Default: what the checkpoint carries, else the "
+        "published config of --model_name.",
+        flag_values=values,
+    )
+
+
+def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
+    """What the flags ask for."""
+    conversion_flags.require(values, {"load_parameters_path": "INVALID_FLAG", "base_output_directory": "INVALID_FLAG"})
+    options = {"version": values.maxtext_layout}
+    if values.scan_layers is not None:
+        options["scan"] = "true" if values.scan_layers else "false"
+    config = values.hf_config_path
+    return ConversionRequest(
+        source=Path(values.load_parameters_path),
+        source_format="maxtext",
+        target_format="hf",
+        dtype=values.weight_dtype,
+        source_options=options,
+        max_shard_bytes=sizes.parse(values.max_shard_size, "max_shard_size"),
+        config_path=Path(config) if config else None,
+        **conversion_flags.common_request(values),
+    )
+
+
+def execute(request: ConversionRequest, report: Report) -> str:
+    """Converts."""
+    from converters.engine import convert
+
+    convert.run(request, report)
+    return ""
+
+
+PROGRAM = Program(
+    name="maxtext-to-hf",
+    summary="Converts a MaxText (Orbax) checkpoint to Hugging Face safetensors with config and tokenizer, reads "
+    "samples of it back, and writes DONE when all of it is true.",
+    define=define,
+    prepare=prepare,
+    execute=execute,
+)
+
+if __name__ == "__main__":
+    main(PROGRAM)
