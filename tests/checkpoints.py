@@ -92,10 +92,11 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "rope_parameters": _LLAMA3_ROPE,
         "tie_word_embeddings": True,
     },
+    # hidden_size is no multiple of num_attention_heads
     "mistral": {
         "model_type": "mistral",
         "vocab_size": 48,
-        "hidden_size": 60,
+        "hidden_size": 62,
         "intermediate_size": 100,
         "num_hidden_layers": 3,
         "num_attention_heads": 6,

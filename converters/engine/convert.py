@@ -62,7 +62,7 @@ def run(request: ConversionRequest, report: Report) -> None:
 
 
 def _already_complete(request: ConversionRequest, digest: str, report: Report) -> bool:
-    if request.overwrite or manifest.request_of(request.destination) != digest:
+    if request.overwrite or not manifest.is_complete(request.destination, digest):
         return False
     with report.step("commit") as step:
         step.lines.append(f"{request.destination} is already complete for this request")
@@ -73,6 +73,7 @@ def _prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prep
     with report.step("validate_config"):
         subject = model.load(request, opened)
     with report.step("bind") as step:
+        model.check_recorded_name(subject)
         named = naming.resolve(request.model_name or subject.recorded_name, subject.config, "maxtext")
         sides = _bind(request, opened, subject, named)
         residue = _residue(opened, request)
@@ -95,6 +96,7 @@ def _prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prep
 
 def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
     family = binding.family_for(named.family, subject.config)
+    model.check_recorded_options(subject, family, named.family, request)
     if request.model_name and subject.source_options:
         naming.check_record(family, named, request.source_format, subject.source_options)
     asked = dict(request.source_options)

@@ -152,7 +152,7 @@ def _open_maxtext(path: Path) -> Opened:
     return Opened(
         source=source,
         description="an Orbax checkpoint" + ("" if source.location.step is None else f", step {source.location.step}"),
-        root=items,
+        root=_checkpoint_root(items),
         record_folder=_record_folder(items.parent.parent) or _record_folder(items.parent),
         options={"scan": "true" if scan else "false"} if isinstance(scan, bool) else {},
         fingerprint=_digest(source.fingerprints()),
@@ -227,6 +227,12 @@ def _headers(paths: Sequence[Path]) -> dict[str, Path]:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         found.update({name: path for name in header if name != "__metadata__"})
     return found
+
+
+def _checkpoint_root(items: Path) -> Path:
+    """The directory that holds a checkpoint's steps, as far as its names say so."""
+    step = items.parent
+    return step.parent if step.name.isdigit() else items
 
 
 def _record_folder(directory: Path) -> Path | None:

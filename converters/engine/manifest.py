@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mappings import strict_json
+
 FILE = "checkpoint-manifest.json"
 _SCHEMA = 1
 _PIECE = 8 << 20
@@ -42,14 +44,36 @@ def done(manifest: str, request: str) -> str:
     return json.dumps({"request": request, "manifest_sha256": digest}) + "\n"
 
 
-def request_of(destination: Path) -> str | None:
-    """The digest of the request that a completed output was made for, None if it is not completed."""
+def is_complete(destination: Path, request: str) -> bool:
+    """Whether a directory holds the whole output of a request: DONE, its manifest, and every file in its size."""
+    said = _object(destination / "DONE")
+    if said.get("request") != request:
+        return False
     try:
-        data = json.loads((destination / "DONE").read_text("utf-8"))
+        content = (destination / FILE).read_bytes()
+    except OSError:
+        return False
+    if hashlib.sha256(content).hexdigest() != said.get("manifest_sha256"):
+        return False
+    files = _object(destination / FILE).get("files")
+    if not isinstance(files, dict):
+        return False
+    return all(_has_size(destination / name, entry) for name, entry in files.items())
+
+
+def _has_size(path: Path, entry: Any) -> bool:
+    try:
+        return isinstance(entry, dict) and path.stat().st_size == entry.get("bytes")
+    except OSError:
+        return False
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        data = strict_json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return None
-    request = data.get("request") if isinstance(data, dict) else None
-    return request if isinstance(request, str) else None
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def file_digest(path: Path) -> str:

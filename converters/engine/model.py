@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from converters.engine import binding
 from converters.engine import record as record_lib
 from converters.engine.drivers import Opened
 from converters.engine.plan import Plan
@@ -14,6 +15,7 @@ from converters.engine.record import ConversionRecord
 from converters.engine.request import AUTO, ConversionRequest
 from converters.engine.staging import Staging
 from mappings import catalog
+from mappings.language.family import Family
 from reporting.diagnostics import RecastError, raise_all
 from validators import carried_files, hf_config
 
@@ -82,6 +84,37 @@ def load(request: ConversionRequest, opened: Opened) -> Model:
         config = _published(request.model_name or (record.model_name if record else ""), opened)
     raise_all(hf_config.check_config(config))
     return Model(config, folder if folder is None or folder.is_dir() else folder.parent, record)
+
+
+def check_recorded_name(subject: Model) -> None:
+    """Refuses a record whose model name means nothing.
+
+    Raises:
+        RecastError: RESIDUE_INVALID.
+    """
+    name = subject.recorded_name
+    if name and catalog.find(name) is None and name not in catalog.layout_names():
+        raise _record_error(f"names the model {name}, which is not known")
+
+
+def check_recorded_options(subject: Model, family: Family, name: str, request: ConversionRequest) -> None:
+    """Refuses a record whose options the layouts do not take.
+
+    Raises:
+        RecastError: RESIDUE_INVALID.
+    """
+    pairs = ((request.source_format, subject.source_options), (request.target_format, subject.target_options))
+    for format, options in pairs:
+        try:
+            binding.layout_for(family, name, format, options)
+        except RecastError as error:
+            reasons = "; ".join(d.reason for d in error.diagnostics)
+            raise _record_error(f"holds options that do not fit: {reasons}") from error
+
+
+def _record_error(what: str) -> RecastError:
+    place = f"{record_lib.FOLDER}/{record_lib.FILE}"
+    return RecastError.of("RESIDUE_INVALID", f"{place} {what}.", subject=place)
 
 
 def carry(request: ConversionRequest, subject: Model, plan: Plan, staging: Staging) -> None:

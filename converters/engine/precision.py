@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from converters.engine import values
 from converters.engine.request import AUTO
 from converters.engine.values import Operation, ValuePath
+from reporting.diagnostics import RecastError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,14 @@ class Precision:
     default: str = "float32"
 
     def of(self, target: str) -> str:
-        """The dtype that the run asks for in the array `target`."""
+        """The dtype that the run asks for in the array `target`; RESIDUE_INVALID if a record names no weight's."""
         if self.dtype != AUTO:
             return self.dtype
-        return self.original.get(target, self.default)
+        recorded = self.original.get(target, self.default)
+        if recorded not in values.FLOAT_DTYPES:
+            reason = f"The record says that {target} was of type {recorded}, which is not a weight's."
+            raise RecastError.of("RESIDUE_INVALID", reason, subject=target)
+        return recorded
 
 
 def choose(

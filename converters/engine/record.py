@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from converters.engine.values import FLOAT_DTYPES
+from mappings import strict_json
 from reporting.diagnostics import RecastError
 
 FOLDER = "recast"
@@ -15,6 +17,8 @@ FILE = "conversion.json"
 RESIDUE_FILE = "residue.safetensors"
 _SCHEMA = 1
 _LIMIT = 256 << 20
+# What arrays that are no weights may be of: steps, counts, buffers.
+_OTHER_DTYPES = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +62,32 @@ def read(folder: Path) -> ConversionRecord | None:
     if path.stat().st_size > _LIMIT:
         raise _invalid(path, "is larger than any record")
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+        data = strict_json.loads(path.read_bytes())
+    except ValueError as error:
         raise _invalid(path, f"is not JSON ({error})") from error
     if not isinstance(data, dict) or data.pop("schema", None) != _SCHEMA:
         raise _invalid(path, f"is not of schema {_SCHEMA}")
     expected = {field.name for field in dataclasses.fields(ConversionRecord)}
     if set(data) != expected:
         raise _invalid(path, f"has the fields {sorted(data)}, not {sorted(expected)}")
-    mappings = ("source_options", "target_options", "source_dtypes", "logical_dtypes")
+    tables = ("source_options", "target_options", "source_dtypes", "logical_dtypes")
     texts = ("family", "model_name", "source_format", "target_format")
-    if not all(isinstance(data[name], dict) for name in mappings):
+    if not all(isinstance(data[name], dict) for name in tables):
         raise _invalid(path, "has a table that is not an object")
-    if not all(isinstance(data[name], str) for name in texts) or not isinstance(data["step"], int):
+    if not all(isinstance(data[name], str) for name in texts) or type(data["step"]) is not int:
         raise _invalid(path, "has a field of the wrong type")
+    for name in ("source_options", "target_options"):
+        if not all(isinstance(value, str | bool | int) for value in data[name].values()):
+            raise _invalid(path, f"has an option in {name} that is no text, number or truth value")
+    _check_dtypes(path, "logical_dtypes", data["logical_dtypes"], FLOAT_DTYPES)
+    _check_dtypes(path, "source_dtypes", data["source_dtypes"], (*FLOAT_DTYPES, *_OTHER_DTYPES))
     return ConversionRecord(**data)
+
+
+def _check_dtypes(path: Path, table: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name, dtype in given.items():
+        if not isinstance(dtype, str) or dtype not in known:
+            raise _invalid(path, f"says in {table} that {name} is of type {dtype!r}, which it cannot be")
 
 
 def _invalid(path: Path, what: str) -> RecastError:

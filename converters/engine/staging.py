@@ -40,8 +40,13 @@ class Staging:
         """Makes the folder and takes its lock; what an earlier, interrupted run left in it is removed.
 
         Raises:
-            RecastError: DESTINATION_NOT_WRITABLE or DESTINATION_BUSY.
+            RecastError: DESTINATION_NOT_WRITABLE, DESTINATION_BUSY, or DESTINATION_EXISTS if something else has the
+                folder's name.
         """
+        if not _is_staging(self.root) and os.path.lexists(self.root):
+            raise RecastError.of(
+                "DESTINATION_EXISTS", f"{STAGING} in the destination is no folder of a run.", subject=str(self.root)
+            )
         try:
             self._make_directories()
             self._take_lock()
@@ -86,9 +91,10 @@ class Staging:
         sync_directory(self.destination)
 
     def discard(self) -> None:
-        """Removes the folder, and the destination if this run made it and it is empty."""
+        """Removes the folder if it is this run's, and the destination if this run made it and it is empty."""
+        if self._lock is not None:
+            shutil.rmtree(self.root, ignore_errors=True)
         self._release()
-        shutil.rmtree(self.root, ignore_errors=True)
         self._unmake()
 
     def _make_directories(self) -> None:
@@ -100,7 +106,7 @@ class Staging:
             raise PermissionError(errno.EACCES, "not writable", str(self.root))
 
     def _take_lock(self) -> None:
-        descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -140,7 +146,7 @@ def is_vacant(destination: Path) -> bool:
     """Whether nothing is there, or nothing but what an interrupted run left in its staging folder."""
     if not destination.exists():
         return True
-    return destination.is_dir() and all(entry.name == STAGING for entry in destination.iterdir())
+    return destination.is_dir() and all(entry.name == STAGING and _is_staging(entry) for entry in destination.iterdir())
 
 
 def is_replaceable(destination: Path) -> bool:
@@ -177,6 +183,10 @@ def sync_tree(root: Path) -> None:
             finally:
                 os.close(descriptor)
         sync_directory(Path(folder))
+
+
+def _is_staging(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _remove(path: Path) -> None:

@@ -90,6 +90,7 @@ def _rule_changes(holder: Any, get: Get) -> Iterator[Found]:
         for place in range(len(rule.op)):
             yield "lose a value operation", subject, remove(get_rule, "op", place)
             yield "invert a value operation", subject, _invert(element(get_rule, "op", place))
+            yield "change an operand", subject, _change_operand(element(get_rule, "op", place))
         for field in ("optional", "copies", "root", "peer_dtype"):
             yield f"lose: {field}", subject, assign(get_rule, field, "")
     for one, other in itertools.combinations(range(len(holder.rule)), 2):
@@ -154,5 +155,16 @@ def _invert(get: Get) -> Change:
             op.scale.half_powers = -op.scale.half_powers
         else:
             op.add.value = f"-({op.add.value})"
+
+    return change
+
+
+def _change_operand(get: Get) -> Change:
+    def change(message: Any) -> None:
+        op = get(message)
+        if op.HasField("scale"):
+            op.scale.of = f"{op.scale.of} + 1"
+        else:
+            op.add.value = f"{op.add.value} + 1"
 
     return change

@@ -84,11 +84,12 @@ class Case:
 def cases() -> list[Case]:
     """The family's examples with every choice of scan and rope, and other spellings of configs and options."""
     examples = _examples()
+    styles = [(config, scan, rope) for config in examples for scan in (True, False) for rope in ("half", "interleaved")]
+    styles.append((dict(checkpoints.CONFIGS["biased"]), True, "interleaved"))
+    styles.append((dict(checkpoints.CONFIGS["mistral"]), False, "half"))
     found = [
         Case.of(config, {"scan": scan, "rope": rope}, llama.Variant(scan, rope == "interleaved", "float32"))
-        for config in (*examples, checkpoints.CONFIGS["biased"])
-        for scan in (True, False)
-        for rope in ("half", "interleaved")
+        for config, scan, rope in styles
     ]
     found += [
         Case.of(examples[0], {"model_name": name}, llama.Variant(True, interleaved, "float32"))
@@ -128,14 +129,15 @@ def examine(root: Path, checked: Sequence[Case]) -> tuple[Stage, str]:
         issues = lint_family(FAMILY, root)
         if issues:
             return "lint", f"{issues[0].location}: {issues[0].text}"
-        bound = [_bind(root, case) for case in checked]
+        mapping = _Mapping(root)
+        bound = [mapping.bind(case) for case in checked]
     except MappingErrors as error:
         return "lint", f"{error.issues[0].location}: {error.issues[0].text}"
-    if set(load_family(FAMILY, root).node.model_type) != {"llama"}:
-        return "headers", f"model types are {load_family(FAMILY, root).node.model_type}"
-    for config in refused_configs():
-        if _is_taken(root, config):
-            return "headers", f"{config} is taken"
+    if set(mapping.family.node.model_type) != {"llama"}:
+        return "headers", f"model types are {mapping.family.node.model_type}"
+    taken = [config for config in refused_configs() if mapping.takes(config)]
+    if taken:
+        return "headers", f"{taken[0]} is taken"
     for case, (hf, maxtext) in zip(checked, bound, strict=True):
         problems = _header_problems(hf, _hf_header(case)) + _header_problems(maxtext, _maxtext_header(case))
         if problems:
@@ -179,18 +181,29 @@ def _examples() -> list[dict[str, Any]]:
     return [json.loads(example.config) for example in family.example]
 
 
-def _bind(root: Path, case: Case) -> tuple[Layout, Layout]:
-    family = bind_family(load_family(FAMILY, root), case.config)
-    hf = bind_layout(family, load_layout(FAMILY, "hf", root))
-    return hf, bind_layout(family, load_layout(FAMILY, "maxtext", root), case.options)
+class _Mapping:
+    """The mapping below a folder; a config is bound once."""
 
+    def __init__(self, root: Path):
+        self.family = load_family(FAMILY, root)
+        self._hf, self._maxtext = load_layout(FAMILY, "hf", root), load_layout(FAMILY, "maxtext", root)
+        self._bound: dict[str, Layout] = {}
 
-def _is_taken(root: Path, config: Mapping[str, Any]) -> bool:
-    try:
-        bind_layout(bind_family(load_family(FAMILY, root), config), load_layout(FAMILY, "hf", root))
-    except MappingErrors:
-        return False
-    return True
+    def bind(self, case: Case) -> tuple[Layout, Layout]:
+        """The layouts of a case."""
+        key = json.dumps(case.config)
+        if key not in self._bound:
+            self._bound[key] = bind_layout(bind_family(self.family, case.config), self._hf)
+        hf = self._bound[key]
+        return hf, bind_layout(hf.family, self._maxtext, case.options)
+
+    def takes(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config is one that a model can have."""
+        try:
+            bind_layout(bind_family(self.family, config), self._hf)
+        except MappingErrors:
+            return False
+        return True
 
 
 def _hf_header(case: Case) -> _Header:
@@ -247,6 +260,7 @@ def _value_problems(case: Case, hf: Layout, maxtext: Layout) -> list[str]:
     problems = checkpoints.differing(there, case.maxtext) + checkpoints.differing(back, case.back)
     if forward.consumed != case.hf.keys():
         problems.append(f"arrays are not accounted for: {sorted(case.hf.keys() ^ forward.consumed)}")
+    problems += executor.broken_checks(forward, case.hf) + executor.broken_checks(backward, case.maxtext)
     return problems + _dropped_unseen(case, forward) + _misplaced_biases(backward)
 
 

@@ -52,7 +52,7 @@ def test_a_directory_written_by_transformers_has_the_derived_header(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("grouped", ("head_dim", "num_key_value_heads")), ("biased", ("head_dim",)), ("mistral", ("head_dim",))],
+    [("grouped", ("head_dim", "num_key_value_heads")), ("biased", ("head_dim",)), ("llama3_rope", ("head_dim",))],
 )
 def test_keys_that_are_null_have_the_defaults_of_transformers(name: str, keys: tuple[str, ...]) -> None:
     config = {**checkpoints.CONFIGS[name], **dict.fromkeys(keys)}
