@@ -74,7 +74,9 @@ def test_a_training_state_with_lists_and_empty_leaves_is_read(tmp_path: Path) ->
     assert tree.custom_metadata == {"a": 1}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tree_metadata": []}', '{"tree_metadata": {}, "tree_metadata": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"tree_metadata": []}', '{"tree_metadata": {}, "tree_metadata": {}}']
+)
 def test_a_file_without_a_tree_is_invalid(tmp_path: Path, content: str) -> None:
     assert violations(tmp_path, content) == ["ORBAX_METADATA_INVALID"]
 

@@ -73,7 +73,8 @@ class OrbaxSource:
 
     def chunk(self, name: str) -> tuple[int, ...] | None:
         """The box that must be decoded as a whole: the inner chunk where chunks are sharded."""
-        return tuple(self._stores[self._stored[name]].chunk_layout.read_chunk.shape)
+        # TensorStore gives a scalar's chunk no shape.
+        return tuple(self._stores[self._stored[name]].chunk_layout.read_chunk.shape or ())
 
     def read(self, name: str, region: Region) -> AnyArray:
         """A region as a new array.

@@ -23,7 +23,9 @@ STEP = np.array(7, np.int64)
 ARRAYS = {"params.a": A, "params.n": N, "step": STEP}
 
 
-def store_array(items: Path, name: str, array: AnyArray, *, ocdbt: bool = True, zarr3: bool = True, **options: Any) -> Any:
+def store_array(
+    items: Path, name: str, array: AnyArray, *, ocdbt: bool = True, zarr3: bool = True, **options: Any
+) -> Any:
     base = {"driver": "file", "path": f"{items}/"}
     file = {"driver": "file", "path": f"{items}/{name}/"}
     spec: dict[str, Any] = {
@@ -37,7 +39,9 @@ def store_array(items: Path, name: str, array: AnyArray, *, ocdbt: bool = True, 
     return store
 
 
-def write_metadata(items: Path, names: list[str], *, ocdbt: bool | None = True, zarr3: bool = True, **fields: Any) -> None:
+def write_metadata(
+    items: Path, names: list[str], *, ocdbt: bool | None = True, zarr3: bool = True, **fields: Any
+) -> None:
     def leaf(name: str) -> dict[str, Any]:
         keys = [{"key": key, "key_type": 1 if key.isdigit() else 2} for key in name.split(".")]
         return {"key_metadata": keys, "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False}}
@@ -139,10 +143,11 @@ def test_the_chunk_is_the_inner_one_where_chunks_are_sharded(tmp_path: Path) -> 
 def test_many_arrays_are_opened(tmp_path: Path) -> None:
     names = [f"layers.{i}.w" for i in range(600)]
     transaction = ts.Transaction()
+    context = ts.Context()
     for name in names:
         kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{tmp_path}/"}, "path": f"{name}/"}
         spec = {"driver": "zarr3", "kvstore": kvstore}
-        ts.open(spec, create=True, dtype=ts.int8, shape=[1], transaction=transaction).result()
+        ts.open(spec, create=True, dtype=ts.int8, shape=[1], transaction=transaction, context=context).result()
     transaction.commit_sync()
     write_metadata(tmp_path, names)
     assert list(OrbaxSource(tmp_path).tensors) == names
@@ -257,24 +262,35 @@ def test_a_key_outside_of_the_database_is_refused_before_anything_is_opened(tmp_
         assert [v[0] for v in violations(items)] == ["PATH_ESCAPES"]
 
 
-def test_a_manifest_that_points_outside_of_its_directory_is_unreadable(tmp_path: Path) -> None:
-    """The data files of a database are named in it; a name with `..` must not be followed."""
-    random = np.random.default_rng(0).integers(0, 256, (100, 100), dtype=np.uint8)
+def crc32c(data: bytes) -> bytes:
+    """Castagnoli's checksum, which ends every node of a database."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    return (value ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("place", ["../bbb/q", "aa/bbb/q"])
+def test_a_database_that_points_outside_of_its_directory_is_unreadable(tmp_path: Path, place: str) -> None:
+    """The second, unchanged place shows that the forged nodes are sound but for their path."""
     items = tmp_path / "items"
     base = {"driver": "file", "path": f"{items}/"}
-    kvstore = {"driver": "ocdbt", "base": base, "path": "x/", "config": {"compression": None}}
-    kvstore |= {"value_data_prefix": "q/abc", "btree_node_data_prefix": "d/", "version_tree_node_data_prefix": "d/"}
-    ts.open({"driver": "zarr3", "kvstore": kvstore}, create=True, dtype=ts.uint8, shape=[100, 100]).result().write(
-        random
+    config = {"compression": None, "max_inline_value_bytes": 0}
+    kvstore = {"driver": "ocdbt", "base": base, "path": "x/", "value_data_prefix": "aa/bbb/q", "config": config}
+    ts.open({"driver": "zarr3", "kvstore": kvstore}, create=True, dtype=ts.int32, shape=[3]).result().write(
+        np.arange(3, dtype=np.int32)
     ).result()
     write_metadata(items, ["x"])
-    assert whole(OrbaxSource(items), "x").tobytes() == random.tobytes()
-    (data,) = items.glob("q/abc*")
-    os.rename(data, tmp_path / data.name[2:])
-    replaced = 0
-    for file in [*(items / "d").iterdir(), items / "manifest.ocdbt"]:
-        replaced += file.read_bytes().count(b"q/abc")
-    assert replaced
+    for node in (items / "d").iterdir():
+        content = node.read_bytes()[:-4].replace(b"aa/bbb/q", place.encode())
+        node.write_bytes(content + crc32c(content))
+    if place.startswith(".."):
+        os.rename(items / "aa" / "bbb", tmp_path / "bbb")
+        assert violations(items) == [("ORBAX_ARRAY_UNREADABLE", "x")]
+    else:
+        assert whole(OrbaxSource(items), "x").tolist() == [0, 1, 2]
 
 
 def test_elements_are_those_at_their_coordinates(items: Path) -> None:

@@ -60,7 +60,7 @@ def unwritable(subject: str, error: BaseException) -> RecastError:
     """A failed write as DISK_FULL, DESTINATION_NOT_WRITABLE, DESTINATION_EXISTS (other arrays) or INPUT_OUTPUT."""
     text = str(error)
     reason = f"writing {subject}: {message(error)}"
-    if text.startswith(("FAILED_PRECONDITION", "ALREADY_EXISTS")):
-        return RecastError.of("DESTINATION_EXISTS", reason, subject=subject)
     number = _ERRNO.search(text)
+    if number is None and text.startswith(("FAILED_PRECONDITION", "ALREADY_EXISTS")):
+        return RecastError.of("DESTINATION_EXISTS", reason, subject=subject)
     return RecastError.of(write_error_id(int(number[1]) if number else None), reason, subject=subject)

@@ -56,7 +56,7 @@ class Family:
     Attributes:
         name: the family asked for.
         config: the config that bound it.
-        tensors: by id, in the order of the family file.
+        tensors: by id; those outside groups first, each in the order of the file.
         ties: from the id of a tied tensor to the id of the tensor that it is.
         known: ids of all tensors of the family, of those too that this config lacks.
         index_atoms: atoms that are enumerated.

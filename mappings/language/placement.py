@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from mappings.language import axes as axis_language
 from mappings.language.axes import Axes, Branch, Sum
@@ -196,6 +196,7 @@ class Placer:
 
     def _place(self, form: Form, geometry: _Geometry, tensor: Tensor, name: BoundName) -> Place:
         rule, site = form.rule, form.site
+        self._check_digits(site, tensor.atoms, tensor)
         address, start = self._address(form, geometry, tensor)
         both = next((digit for digit in name.digits if digit in address), None)
         if both is not None:
@@ -203,9 +204,7 @@ class Placer:
         mentioned = {**dict.fromkeys(address), **dict.fromkeys(name.digits)}
         spelling = {atom: self._spell(atom, tensor, mentioned, rule) for atom in tensor.atoms}
         used = {digit for digits in spelling.values() for digit, _ in digits}
-        clash = next((digit for digit in site.over if digit in used or digit in tensor.atoms), None)
-        if clash is not None:
-            raise MappingErrors.of(site.node.location, f"digit '{clash}' is an axis of tensor '{tensor.id}'", "syntax")
+        self._check_digits(site, used, tensor)
         used |= self._check_index(tensor, site, mentioned, rule)
         copies = self._copies(rule, name, used)
         extra = next((digit for digit in mentioned if digit not in used and digit not in copies), None)
@@ -213,6 +212,12 @@ class Placer:
             text = f"'{extra}' is not an axis of tensor '{tensor.id}' (say copies: if equal copies are meant)"
             raise MappingErrors.of(rule.location, text)
         return self._enumerated(form, tensor, name, address, tuple(start), spelling, copies)
+
+    def _check_digits(self, site: Site, axes: Container[str], tensor: Tensor) -> None:
+        clash = next((digit for digit in site.over if digit in axes), None)
+        if clash is not None:
+            text = f"digit '{clash}' of 'over' is an axis of tensor '{tensor.id}'"
+            raise MappingErrors.of(site.node.location, text, "syntax")
 
     def _spell(self, atom: str, tensor: Tensor, mentioned: Mapping[str, None], rule: Rule) -> Digits:
         candidates = [self._symbols.expand(atom, rule.location), *self._symbols.spellings(atom)]

@@ -109,11 +109,12 @@ def operated(move: Move, values: Array) -> Array:
     if not move.source_ops and not move.target_ops:
         return values
     wide = values.astype(np.float32)
-    for op in reversed(move.source_ops):
-        wide = wide / _operand(op) if op.kind == "scale" else wide - _operand(op)
-    for op in move.target_ops:
-        wide = wide * _operand(op) if op.kind == "scale" else wide + _operand(op)
-    return wide.astype(values.dtype)
+    with np.errstate(over="ignore"):
+        for op in reversed(move.source_ops):
+            wide = wide / _operand(op) if op.kind == "scale" else wide - _operand(op)
+        for op in move.target_ops:
+            wide = wide * _operand(op) if op.kind == "scale" else wide + _operand(op)
+        return wide.astype(values.dtype)
 
 
 def _operand(op: BoundOp) -> np.float32:

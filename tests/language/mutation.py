@@ -112,6 +112,11 @@ def refused_configs() -> list[Mapping[str, Any]]:
     return [*broken, {**good, "head_dim": 9}, {**good, "num_key_value_heads": 3}, {**good, "head_dim": None} | _UNEVEN]
 
 
+def all_edits() -> list[Edit]:
+    """The edits of the layouts, then those of the family, each with the fragments that they include."""
+    return [*layout_edits(MAPPINGS, FAMILY, FORMATS), *family_edits(MAPPINGS, FAMILY)]
+
+
 def stage_of(edit: Edit, checked: Sequence[Case]) -> tuple[Stage, str]:
     """The first stage that finds an edit, and what it says."""
     with tempfile.TemporaryDirectory() as directory:
@@ -287,7 +292,7 @@ def _misplaced_biases(backward: Composition) -> list[str]:
 def _main() -> None:
     checked = cases()
     outcomes = []
-    for edit in (*layout_edits(MAPPINGS, FAMILY, FORMATS), *family_edits(MAPPINGS, FAMILY)):
+    for edit in all_edits():
         stage, _ = stage_of(edit, checked)
         outcomes.append((edit, stage))
     print(table(outcomes))
