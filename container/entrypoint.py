@@ -47,7 +47,7 @@ def _unknown(arguments: Sequence[str]) -> int:
 
     near = difflib.get_close_matches(arguments[0], list(SUBCOMMANDS), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    report = Report(shlex.join(arguments))
+    report = Report(shlex.join(arguments[:1]))
     report.add_failure(
         "parse_args",
         Diagnostic("UNKNOWN_SUBCOMMAND", f"There is no subcommand {arguments[0]}.{hint}", subject=arguments[0]),

@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from converters.cli.program import Program, main
+from converters.engine import binding
 from mappings.language import explain as explain_lib
 from mappings.language import loader
 from mappings.language.errors import MappingErrors
@@ -79,7 +80,7 @@ def execute(question: Question, report: Report) -> str:
                 question.target_options,
             )
         except MappingErrors as errors:
-            raise RecastError([Diagnostic("INVALID_FLAG", str(issue)) for issue in errors.issues]) from errors
+            raise RecastError([binding.diagnostic_of(issue) for issue in errors.issues]) from errors
     head = ["tensor", question.source, question.target, "values", "class", "rules"]
     return tables.render(head, [_cells(row) for row in rows])
 
@@ -107,8 +108,8 @@ def _options(given: Sequence[str]) -> dict[str, str]:
 
 PROGRAM = Program(
     name="explain",
-    summary="Shows, for every tensor of a family, its name and axes in two formats, the shapes for a small example or a "
-    "given config, the operation on its values, how exact the way is, and the lines that say so. Derived from the "
+    summary="Shows, for every tensor of a family, its name and axes in two formats, the shapes for a small example or "
+    "a given config, the operation on its values, how exact the way is, and the lines that say so. Derived from the "
     "mappings alone.",
     define=define,
     prepare=prepare,

@@ -10,7 +10,7 @@ from absl import flags
 from converters.cli import conversion_flags
 from converters.cli.program import Program, main
 from converters.engine.request import ConversionRequest
-from reporting.diagnostics import Diagnostic, raise_all
+from reporting.diagnostics import Diagnostic
 from reporting.report import Report
 
 _DTYPES = ("bfloat16", "float32", "float16")
@@ -58,10 +58,8 @@ def define(values: flags.FlagValues) -> None:
 
 def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
     """What the flags ask for."""
-    conversion_flags.require(
-        values, {"hf_model_path": "HF_MODEL_PATH_REQUIRED", "base_output_directory": "INVALID_FLAG"}
-    )
-    _check_storage(values)
+    required = {"hf_model_path": "HF_MODEL_PATH_REQUIRED", "base_output_directory": "INVALID_FLAG"}
+    conversion_flags.require(values, required, _check_storage(values))
     exactness = values.exactness
     return ConversionRequest(
         source=Path(values.hf_model_path),
@@ -86,15 +84,13 @@ def execute(request: ConversionRequest, report: Report) -> str:
     return ""
 
 
-def _check_storage(values: flags.FlagValues) -> None:
+def _check_storage(values: flags.FlagValues) -> list[Diagnostic]:
     names = ("checkpoint_storage_use_zarr3", "checkpoint_storage_use_ocdbt")
-    raise_all(
-        [
-            Diagnostic("NOT_SUPPORTED_YET", f"--{name}=0 is not supported yet.", subject=f"--{name}")
-            for name in names
-            if not values[name].value
-        ]
-    )
+    return [
+        Diagnostic("NOT_SUPPORTED_YET", f"--{name}=0 is not supported yet.", subject=f"--{name}")
+        for name in names
+        if not values[name].value
+    ]
 
 
 PROGRAM = Program(

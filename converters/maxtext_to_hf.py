@@ -50,7 +50,9 @@ def define(values: flags.FlagValues) -> None:
 
 def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
     """What the flags ask for."""
-    conversion_flags.require(values, {"load_parameters_path": "INVALID_FLAG", "base_output_directory": "INVALID_FLAG"})
+    required = {"load_parameters_path": "INVALID_FLAG", "base_output_directory": "INVALID_FLAG"}
+    size = sizes.problem(values.max_shard_size, "max_shard_size")
+    conversion_flags.require(values, required, size)
     options = {"version": values.maxtext_layout}
     if values.scan_layers is not None:
         options["scan"] = "true" if values.scan_layers else "false"

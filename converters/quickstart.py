@@ -76,7 +76,16 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> Place:
         return Place(Path(tempfile.mkdtemp(prefix="recast-quickstart-")))
     folder = Path(given)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise_all([Diagnostic("DESTINATION_EXISTS", "The directory is not empty.", subject=given)])
+        raise_all(
+            [
+                Diagnostic(
+                    "DESTINATION_EXISTS",
+                    "The directory is not empty.",
+                    "Choose an empty directory, or a new one.",
+                    given,
+                )
+            ]
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return Place(folder)
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from recast_proto import error_pb2
 
+# Diagnostics that an exception's own text quotes; all of them are in the report.
+_SHOWN = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Diagnostic:
@@ -70,7 +73,9 @@ class RecastError(Exception):
 
     def __init__(self, diagnostics: Iterable[Diagnostic]):
         self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
-        super().__init__("; ".join(f"{d.id}: {d.reason}" for d in self.diagnostics))
+        shown = "; ".join(f"{d.id}: {d.reason}" for d in self.diagnostics[:_SHOWN])
+        more = len(self.diagnostics) - _SHOWN
+        super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
 
     @classmethod
     def of(cls, id: str, reason: str, *, subject: str = "", suggestion: str = "") -> RecastError:

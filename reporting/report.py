@@ -150,17 +150,22 @@ class StepFailed(Exception):
 
 
 def diagnostics_of(error: BaseException) -> tuple[Diagnostic, ...]:
-    """What an exception means to the user; anything unforeseen is INTERNAL with its stack trace."""
+    """What an exception means to the user; anything unforeseen is INTERNAL.
+
+    Of several violations the first carries the stack trace, which is the same for all.
+    """
     stack = stack_of(error)
     if isinstance(error, RecastError):
-        return tuple(d if d.stack else dataclasses.replace(d, stack=stack) for d in error.diagnostics)
+        first, *rest = error.diagnostics
+        return (first if first.stack else dataclasses.replace(first, stack=stack), *rest)
     if isinstance(error, KeyboardInterrupt):
         return (Diagnostic("TERMINATED", "The run was told to stop; no output was completed.", stack=stack),)
     if isinstance(error, MemoryError):
         return (Diagnostic("OUT_OF_MEMORY", f"An allocation failed: {error or 'no memory left'}.", stack=stack),)
     if isinstance(error, OSError):
         return (_os_diagnostic(error, stack),)
-    return (Diagnostic("INTERNAL", f"{type(error).__name__}: {error}", stack=stack),)
+    said = (str(error).splitlines() or [""])[0]
+    return (Diagnostic("INTERNAL", f"{type(error).__name__}: {said}", stack=stack),)
 
 
 def _os_diagnostic(error: OSError, stack: tuple[str, ...]) -> Diagnostic:
@@ -169,6 +174,11 @@ def _os_diagnostic(error: OSError, stack: tuple[str, ...]) -> Diagnostic:
     subject = str(error.filename or "")
     reason = error.strerror or str(error)
     ids = {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.ENOENT: "SOURCE_NOT_FOUND"}
+    ids |= {
+        errno.ENAMETOOLONG: "SOURCE_NOT_FOUND",
+        errno.ELOOP: "SOURCE_NOT_FOUND",
+        errno.EACCES: "SOURCE_NOT_READABLE",
+    }
     return Diagnostic(ids.get(error.errno or 0, "INPUT_OUTPUT"), f"{reason}.", subject=subject, stack=stack)
 
 

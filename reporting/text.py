@@ -16,7 +16,7 @@ FAILURE = "One or more failures have occurred. Do not deploy"
 
 def render(report: Report, *, prefix: str = "Recast", logger: str = "recast_lib") -> str:
     """The whole report; `prefix` names the enums (`RecastErrorId`), `logger` the source of the status line."""
-    lines = [f"FINAL REPORT FOR: `{report.command}`", _STARS, ""]
+    lines = [f"FINAL REPORT FOR: `{_one_line(report.command)}`", _STARS, ""]
     for number, step in enumerate(report.steps, start=1):
         lines.extend(_step(number, step, prefix))
     if report.failed:
@@ -52,17 +52,17 @@ def _step(number: int, step: StepRecord, prefix: str) -> Iterator[str]:
             yield from _diagnostic(warning, prefix)
     if step.lines:
         yield "> Details"
-        yield from (f"  {line}" for line in step.lines)
+        yield from (f"  {_one_line(line)}" for line in step.lines)
         yield ""
 
 
 def _diagnostic(d: Diagnostic, prefix: str) -> Iterator[str]:
     yield f"  Id: {prefix}ErrorId.{d.id}"
     yield f"  Responsible: {prefix}ErrorOwner.{d.owner}"
-    yield f"  Reason: {d.reason}"
+    yield f"  Reason: {_one_line(d.reason)}"
     if d.subject:
-        yield f"  Subject: {d.subject}"
-    yield f"  Suggestion: {d.suggestion}"
+        yield f"  Subject: {_one_line(d.subject)}"
+    yield f"  Suggestion: {_one_line(d.suggestion)}"
     yield ""
     if d.stack:
         yield "  Stack Trace:"
@@ -70,5 +70,10 @@ def _diagnostic(d: Diagnostic, prefix: str) -> Iterator[str]:
         yield ""
 
 
+def _one_line(text: str) -> str:
+    """A text whose line breaks and control characters cannot imitate a report."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 def _one_line_each(stack: tuple[str, ...]) -> list[str]:
-    return [part.strip() for line in stack for part in line.split("\n") if part.strip()]
+    return [_one_line(part.strip()) for line in stack for part in line.split("\n") if part.strip()]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["--config-file=pyproject.toml", "-p", "no:cacheprovider", *sys.argv[1:]]))
+    cache = os.path.join(os.environ.get("TEST_TMPDIR", "."), "pytest")
+    sys.exit(pytest.main(["--config-file=pyproject.toml", f"--override-ini=cache_dir={cache}", *sys.argv[1:]]))

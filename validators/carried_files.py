@@ -13,7 +13,7 @@ from validators.plain_files import UnreadableError
 
 _MAX_BYTES = 256 << 20
 # Patterns match whole relative names. There is none for code or pickles: such files run when they are loaded.
-_PATTERNS = (
+PATTERNS = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -55,7 +55,8 @@ def carried_files(source: Path) -> tuple[CarriedFile, ...]:
     A link is followed if it leads to a regular file, as those of the Hugging Face cache do.
 
     Raises:
-        RecastError: CONFIG_INVALID for each that is a link to nothing, no regular file or too large.
+        RecastError: CONFIG_INVALID for each that is a link to nothing, no regular file, too large, or no JSON though
+            its name says so.
     """
     found, wrong = [], []
     for name in _names(source):
@@ -63,6 +64,12 @@ def carried_files(source: Path) -> tuple[CarriedFile, ...]:
             found.append(CarriedFile(name, plain_files.size_of(source / name, _MAX_BYTES)))
         except UnreadableError as error:
             wrong.append(_invalid(name, error))
+            continue
+        if not _stays(source, name):
+            wrong.append(_invalid(name, "it is a link that leads out of the checkpoint"))
+            continue
+        if name.endswith(".json"):
+            wrong.extend(_check_json(source, name))
     raise_all(wrong)
     return tuple(found)
 
@@ -78,10 +85,9 @@ def copy_carried(source: Path, target: Path) -> list[tuple[str, int]]:
         Name and size of each file, by name.
 
     Raises:
-        RecastError: CONFIG_INVALID for each file that cannot be taken, or that is no JSON though its name says so.
+        RecastError: as `carried_files`.
     """
     files = carried_files(source)
-    raise_all([fault for file in files if file.name.endswith(".json") for fault in _check_json(source, file.name)])
     copied = []
     for file in files:
         try:
@@ -95,13 +101,25 @@ def copy_carried(source: Path, target: Path) -> list[tuple[str, int]]:
     return copied
 
 
+def is_carried(name: str) -> bool:
+    """Whether a file of this name travels with the weights."""
+    return any(_matches(name, pattern) for pattern in PATTERNS)
+
+
+def _stays(source: Path, name: str) -> bool:
+    """Whether a file lies in the checkpoint, or in the store of the Hugging Face cache that its snapshots link to."""
+    target = (source / name).resolve()
+    home = source.resolve()
+    return target.is_relative_to(home) or target.parent == home.parent.parent / "blobs"
+
+
 def _names(source: Path) -> list[str]:
     names = [entry.name for entry in source.iterdir()]
-    for folder in {pattern.split("/")[0] for pattern in _PATTERNS if "/" in pattern} & set(names):
+    for folder in {pattern.split("/")[0] for pattern in PATTERNS if "/" in pattern} & set(names):
         # A linked folder could lead anywhere; those of the Hugging Face cache are real.
         if (source / folder).is_dir() and not (source / folder).is_symlink():
             names += [f"{folder}/{entry.name}" for entry in (source / folder).iterdir()]
-    return sorted(name for name in names if any(_matches(name, pattern) for pattern in _PATTERNS))
+    return sorted(name for name in names if any(_matches(name, pattern) for pattern in PATTERNS))
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -115,6 +115,15 @@ def test_a_link_to_a_device_is_refused(tmp_path: Path) -> None:
     assert "no regular file" in _refused(tmp_path, tmp_path / "target")["tokenizer.model"]
 
 
+def test_a_link_out_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "credentials").write_text("secret")
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "README.md").symlink_to("../home/credentials")
+    assert "leads out of the checkpoint" in _refused(source, tmp_path / "target")["README.md"]
+
+
 def test_a_directory_of_a_files_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").mkdir()
     assert "no regular file" in _refused(tmp_path, tmp_path / "target")["LICENSE"]

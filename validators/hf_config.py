@@ -36,6 +36,9 @@ _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _DTYPE_KEYS = ("torch_dtype", "dtype")
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _SIZES_WITH_DEFAULT = ("num_key_value_heads", "head_dim", "max_position_embeddings")
+# Far above any model, and far below what would exhaust memory before the tensors contradict it.
+_MAX_LAYERS = 10_000
+_MAX_SIZE = 1_000_000_000
 _FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 _QUANTISED = ("quantization_config", "compression_config")
 
@@ -212,7 +215,7 @@ def _check_fields(config: Mapping[str, Any]) -> list[Diagnostic]:
         value = config.get(field)
         absent = field not in config or (value is None and field in _SIZES_WITH_DEFAULT)
         if not absent and _size(config, field) is None:
-            found.append(_invalid(field, value, "a positive integer"))
+            found.append(_invalid(field, value, "a positive integer of a possible size"))
     for field in _FLAGS:
         value = config.get(field)
         if value is not None and not isinstance(value, bool):
@@ -326,7 +329,8 @@ def _with_keys(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 
 def _size(config: Mapping[str, Any], field: str) -> int | None:
     value = config.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    limit = _MAX_LAYERS if field == "num_hidden_layers" else _MAX_SIZE
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= limit else None
 
 
 def _invalid(field: str, value: Any, wanted: str) -> Diagnostic:

@@ -11,6 +11,9 @@ from absl import flags
 from reporting.diagnostics import Diagnostic, raise_all
 
 _KEY_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_ALIAS = re.compile(r"Alias for (?:--)?(\w+)\.?")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://).+")
+_MASK = "***"
 _HELP = frozenset(("--help", "-help", "-h", "--helpfull", "--helpshort", "-?"))
 
 
@@ -34,7 +37,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], positional: Sequence[st
         RecastError: INVALID_FLAG for every argument that cannot be read.
     """
     left = [argv[0], *_as_flags(argv[1:])]
-    found: list[Diagnostic] = []
+    found = _given_twice(left, values)
     rest: list[str] = []
     while True:
         try:
@@ -52,6 +55,49 @@ def parse(values: flags.FlagValues, argv: Sequence[str], positional: Sequence[st
     found.extend(_miscounted(words, positional))
     raise_all(found)
     return words
+
+
+def masked(arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
+    """The arguments as a report may show them: without what could be a secret.
+
+    Hidden are values of flags that the program does not have or whose names speak of secrets, and what follows a
+    URL's scheme.
+    """
+    shown: list[str] = []
+    hide_next = False
+    for argument in arguments:
+        name, separator, _ = argument.lstrip("-").partition("=")
+        spelled = argument.startswith("-") or bool(_KEY_VALUE.match(argument))
+        hidden = spelled and _is_secret(name, values)
+        if hide_next and not spelled:
+            shown.append(_MASK)
+        elif separator and hidden:
+            shown.append(f"{argument.split('=', 1)[0]}={_MASK}")
+        else:
+            shown.append(_URL.sub(rf"\1{_MASK}", argument))
+        hide_next = hidden and not separator
+    return shown
+
+
+def _is_secret(name: str, values: flags.FlagValues) -> bool:
+    known = name in values or name.removeprefix("no") in values
+    return not known or any(word in name.lower() for word in ("token", "secret", "password", "credential", "api_key"))
+
+
+def _given_twice(arguments: Sequence[str], values: flags.FlagValues) -> list[Diagnostic]:
+    """Flags that were given different values under two of their names."""
+    given: dict[str, dict[str, str]] = {}
+    for argument in _before_separator(arguments[1:]):
+        name, separator, value = argument.lstrip("-").partition("=")
+        if not separator or name not in values:
+            continue
+        alias = _ALIAS.fullmatch(values[name].help or "")
+        given.setdefault(alias.group(1) if alias else name, {})[name] = value
+    return [
+        Diagnostic("INVALID_FLAG", f"--{' and --'.join(sorted(named))} are one flag, but differ.", subject=f"--{flag}")
+        for flag, named in given.items()
+        if len(set(named.values())) > 1
+    ]
 
 
 def _as_flags(arguments: Sequence[str]) -> list[str]:

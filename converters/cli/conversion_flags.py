@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +76,20 @@ def _define_trainer_settings(values: flags.FlagValues) -> None:
     )
 
 
-def require(values: flags.FlagValues, ids: Mapping[str, str]) -> None:
+def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Diagnostic] = ()) -> None:
     """Checks that flags were given and are local paths where they are paths.
 
     Args:
         values: parsed flags.
         ids: for each required flag the error id to report when it is missing.
+        more: what is wrong with flags that only one direction has.
 
     Raises:
         RecastError: with all that is missing or remote.
     """
-    found = []
+    found = list(more)
+    if values.memory_budget != "auto":
+        found.extend(sizes.problem(values.memory_budget, "memory_budget"))
     for name, error in ids.items():
         text = values[name].value
         if not text:
@@ -94,6 +97,8 @@ def require(values: flags.FlagValues, ids: Mapping[str, str]) -> None:
     for name in ("hf_model_path", "load_parameters_path", "base_output_directory", "hf_config_path"):
         path = str(values[name].value or "") if name in values else ""
         found.extend(preflight.remote_path(path, f"--{name}"))
+        if path.encode("utf-8", "replace").decode("utf-8") != path:
+            found.append(Diagnostic("INVALID_FLAG", f"--{name} is a path that is not UTF-8.", subject=f"--{name}"))
     if values.use_multimodal and "model_name" in values:
         found.append(
             Diagnostic(

@@ -52,7 +52,7 @@ def main(program: Program, argv: Sequence[str] | None = None) -> NoReturn:
     program.define(values)
     usage.define_common(values)
     given = list(sys.argv if argv is None else argv)
-    report = Report(shlex.join([program.name, *given[1:]]))
+    report = Report(shlex.join([program.name, *arguments.masked(given[1:], values)]))
     prepared: list[Any] = []
 
     def parse(arguments_given: Sequence[str]) -> list[str]:
@@ -77,6 +77,7 @@ def main(program: Program, argv: Sequence[str] | None = None) -> NoReturn:
 def execute(program: Program, values: flags.FlagValues, prepared: Any, report: Report) -> int:
     """Does a program's work after its flags were read; prints; returns the exit code."""
     previous = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGINT, _terminate)
     output = ""
     try:
         output = program.execute(prepared, report)
@@ -86,6 +87,7 @@ def execute(program: Program, values: flags.FlagValues, prepared: Any, report: R
         _record(report, program.name, error)
     finally:
         signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGINT, before)
     if output:
         console.show(output)
     return conclude(report, values, quiet=not program.reports)
@@ -128,6 +130,8 @@ def _record(report: Report, name: str, error: BaseException) -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise Terminated("SIGTERM")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reporting.diagnostics import RecastError
+from reporting.diagnostics import Diagnostic, RecastError
 
 _UNITS = {
     "": 1,
@@ -34,6 +34,15 @@ def parse(text: str, flag: str) -> int:
             "INVALID_FLAG", f"--{flag}={text} is not a size such as 5GB or 512MiB.", subject=f"--{flag}"
         )
     return size
+
+
+def problem(text: str, flag: str) -> list[Diagnostic]:
+    """What `parse` would raise, as a list."""
+    try:
+        parse(text, flag)
+    except RecastError as error:
+        return list(error.diagnostics)
+    return []
 
 
 def show(size: float) -> str:

@@ -11,11 +11,16 @@ from typing import Any
 from converters.engine import values
 from converters.formats.base import TensorInfo
 from mappings.language import composition, detection, loader
+from mappings.language.arrays import Array
 from mappings.language.composition import Composition
 from mappings.language.errors import MappingErrors, MappingIssue
 from mappings.language.family import Family, bind_family
 from mappings.language.layout import Layout, bind_layout
+from mappings.language.nodes import LayoutSource
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
+
+# Unknown names for which the nearest known one is looked up, which takes long in large models.
+_HINTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +64,9 @@ def layout_for(family: Family, name: str, format: str, options: Mapping[str, Any
     Raises:
         RecastError: with everything that does not fit.
     """
-    source = loader.load_layout(name, format)
-    known = {option.name for option in source.node.option}
     try:
+        source = loader.load_layout(name, format)
+        known = {option.name for option in source.node.option}
         return bind_layout(family, source, {key: value for key, value in options.items() if key in known})
     except MappingErrors as errors:
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
@@ -75,7 +80,7 @@ def detected_layout(
     Returns:
         The layout, and the options that the header leaves open though they change values, with their candidates.
     """
-    source = loader.load_layout(name, format)
+    source = _layout_source(name, format)
     known = {option.name for option in source.node.option}
     fixed = {key: value for key, value in given.items() if key in known}
     root = source.node.root.split(".")[0]
@@ -83,6 +88,13 @@ def detected_layout(
     try:
         found = detection.detect(family, source, shapes, fixed)
         return bind_layout(family, source, {**found.options, **fixed}), found.undecided
+    except MappingErrors as errors:
+        raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
+
+
+def _layout_source(name: str, format: str) -> LayoutSource:
+    try:
+        return loader.load_layout(name, format)
     except MappingErrors as errors:
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 
@@ -120,7 +132,7 @@ def check_header(layout: Layout, header: Mapping[str, TensorInfo]) -> Mapping[st
     found = _contradictions(weights, header, unknown, missing, misshapen)
     found += [_misshapen(name, header[name], weights[name].shape) for name in misshapen]
     found += [Diagnostic("MISSING_TENSOR", f"{name} is missing.", subject=name) for name in missing]
-    found += [_unknown(name, weights) for name in unknown]
+    found += [_unknown(name, weights if i < _HINTS else {}) for i, name in enumerate(unknown)]
     found += [_mistyped(header[name]) for name in weights if name in header and _is_mistyped(header[name])]
     raise_all(found)
     return unmapped
@@ -135,6 +147,8 @@ def diagnostic_of(issue: MappingIssue) -> Diagnostic:
         return Diagnostic("REQUIREMENT_NOT_MET", reason, subject="config.json")
     if issue.kind in ("size", "value"):
         return Diagnostic("CONFIG_FIELD_INVALID", reason, subject="config.json")
+    if issue.kind == "absent" and "training state" in issue.text:
+        return Diagnostic("MISSING_TENSOR", reason)
     if issue.kind == "option":
         return Diagnostic("INVALID_FLAG", reason)
     return Diagnostic("MAPPING_INVALID", reason)
@@ -152,40 +166,59 @@ def _reason_to_leave(layout: Layout, name: str) -> str:
 
 
 def _contradictions(
-    weights: Mapping[str, Any],
+    weights: Mapping[str, Array],
     header: Mapping[str, TensorInfo],
     unknown: list[str],
     missing: list[str],
     misshapen: list[str],
 ) -> list[Diagnostic]:
     """Where all layers, or layers as a whole, differ, it is the config that does not belong to the tensors."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in weights:
-        groups[_template(name)].append(name)
-    bad = set(misshapen)
-    wrong = [group for group in groups.values() if len(group) > 1 and bad.issuperset(group)]
-    found = []
+    reasons = []
+    layers = _other_stack(weights, header, misshapen)
+    if layers:
+        reasons.append(f"The files hold stacks of {layers[0]} layers, config.json says {layers[1]}")
+    groups = _by_rule(weights)
+    wrong = [group for group in groups if set(misshapen).issuperset(group)] if not layers else []
     if wrong:
         names = ", ".join(group[0] for group in wrong[:4])
-        found.append(
-            Diagnostic(
-                "CONFIG_CONTRADICTS_TENSORS",
-                f"In every layer the shapes differ from those that config.json implies, for example {names}.",
-                subject="config.json",
-            )
-        )
-    extra = [name for name in unknown if _template(name) in groups]
-    lacking = [group for group in groups.values() if len(group) > 1 and set(group) & set(missing)]
-    if extra or (lacking and len(lacking) > 2):
-        count = "more" if extra else "fewer"
-        found.append(
-            Diagnostic(
-                "CONFIG_CONTRADICTS_TENSORS",
-                f"The files hold {count} layers than config.json says, for example {(extra or missing)[0]}.",
-                subject="config.json",
-            )
-        )
-    return found
+        reasons.append(f"In every layer the shapes differ from those that config.json implies, for example {names}")
+    templates = {_template(group[0]) for group in groups}
+    extra = [name for name in unknown if _template(name) in templates]
+    if extra:
+        reasons.append(f"The files hold more layers than config.json says, for example {extra[0]}")
+    absent = set(missing)
+    if groups and all(absent.intersection(group) for group in groups):
+        reasons.append(f"The files hold fewer layers than config.json says; {missing[0]} is missing, for example")
+    else:
+        gone = [group for group in groups if absent.issuperset(group)]
+        reasons += [f"config.json implies a tensor that no layer has, for example {group[0]}" for group in gone]
+    return [Diagnostic("CONFIG_CONTRADICTS_TENSORS", f"{reason}.", subject="config.json") for reason in reasons]
+
+
+def _by_rule(weights: Mapping[str, Array]) -> list[list[str]]:
+    """Names that one rule makes, one for each layer; rules that make a single name are left out."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, array in weights.items():
+        groups[array.location].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _other_stack(
+    weights: Mapping[str, Array], header: Mapping[str, TensorInfo], misshapen: list[str]
+) -> tuple[int, int] | None:
+    """(layers found, layers implied) if stacked arrays differ in the number of layers and in nothing else."""
+    stacked = [name for name, array in weights.items() if array.stack_axes and name in header]
+    if not stacked or not set(stacked).issubset(misshapen):
+        return None
+    axis = weights[stacked[0]].stack_axes[0]
+    for name in stacked:
+        found, implied = list(header[name].shape), list(weights[name].shape)
+        if len(found) != len(implied) or axis >= len(found):
+            return None
+        found[axis] = implied[axis] = 0
+        if found != implied:
+            return None
+    return header[stacked[0]].shape[axis], weights[stacked[0]].shape[axis]
 
 
 def _template(name: str) -> str:

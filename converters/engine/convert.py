@@ -6,7 +6,7 @@ import dataclasses
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from converters.engine import binding, checks, drivers, manifest, model, naming, planning, verify
 from converters.engine import record as record_lib
@@ -20,11 +20,11 @@ from converters.engine.plan import Plan
 from converters.engine.precision import Precision
 from converters.engine.record import ConversionRecord
 from converters.engine.request import ConversionRequest
-from converters.engine.staging import Staging, is_replaceable, is_vacant, sync_tree
+from converters.engine.staging import Staging, is_replaceable, is_vacant, sync_tree, write_durably
 from mappings.language.layout import Layout
 from reporting import json_report, text
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
-from reporting.report import NoteLine, Report, StepFailed, StepRecord, TensorOutcome
+from reporting.report import NoteLine, Report, StepRecord, TensorOutcome
 from validators import memory, preflight
 
 
@@ -51,8 +51,9 @@ def run(request: ConversionRequest, report: Report) -> None:
     with report.step("open_source") as step:
         opened = drivers.driver_of(request.source_format).open(request.source)
         step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
+        step.lines.extend(opened.remarks)
     try:
-        digest = request.digest(opened.fingerprint)
+        digest = request.digest(opened.fingerprint + model.fingerprint(request, opened))
         if _already_complete(request, digest, report):
             return
         prepared = _prepare(request, opened, report)
@@ -77,6 +78,8 @@ def _prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prep
         named = naming.resolve(request.model_name or subject.recorded_name, subject.config, "maxtext")
         sides = _bind(request, opened, subject, named)
         residue = _residue(opened, request)
+        if opened.record_folder is not None:
+            manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
         report.model_name = named.model_name
         report.options.update(_shown(sides.source), **_shown(sides.target))
         report.notes.extend(_notes(sides))
@@ -97,15 +100,21 @@ def _prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prep
 def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
     family = binding.family_for(named.family, subject.config)
     model.check_recorded_options(subject, family, named.family, request)
-    if request.model_name and subject.source_options:
-        naming.check_record(family, named, request.source_format, subject.source_options)
+    if subject.source_options:
+        try:
+            naming.check_record(family, named, request.source_format, subject.source_options)
+        except RecastError as error:
+            raise error if request.model_name else model.record_error(error.diagnostics[0].reason) from error
     asked = dict(request.source_options)
     scan = asked.pop("scan", None)
-    drivers.check_scan(opened.options.get("scan"), scan, "says that it was saved")
+    stated = dict(opened.options)
+    drivers.check_scan(stated.get("scan"), scan, "says that it was saved")
     header = opened.source.tensors
-    given = {**named.options, **subject.source_options, **asked, **opened.options}
+    given = {**named.options, **subject.source_options, **asked}
+    given.pop("scan", None)
     source, undecided = binding.detected_layout(family, named.family, request.source_format, given, header)
     drivers.check_scan(source.options.get("scan"), scan, "holds arrays as they are saved")
+    drivers.check_metadata(source.options.get("scan"), stated.get("scan"))
     unmapped = binding.check_header(source, header)
     _refuse_undecided(undecided)
     given = {**subject.target_options, **named.options, **request.target_options}
@@ -139,13 +148,19 @@ def _precision(request: ConversionRequest, subject: Model) -> Precision:
 def _residue(opened: Opened, request: ConversionRequest) -> residue_lib.Residue:
     if opened.record_folder is None or request.residue == "drop":
         return residue_lib.Residue(residue_lib.EMPTY)
-    return residue_lib.read(opened.record_folder / record_lib.RESIDUE_FILE)
+    residue = residue_lib.read(opened.record_folder / record_lib.RESIDUE_FILE)
+    residue.check(opened.source.tensors)
+    return residue
 
 
 def _preflight(request: ConversionRequest, opened: Opened, plan: Plan) -> None:
-    found = list(preflight.check_destination(request.destination, opened.root))
-    if not is_vacant(request.destination) and not found:
-        found.extend(_occupied(request))
+    try:
+        found = list(preflight.check_destination(request.destination, opened.root))
+        if not found and not is_vacant(request.destination):
+            found.extend(_occupied(request))
+    except OSError as error:
+        where = str(request.destination)
+        raise RecastError.of("DESTINATION_NOT_WRITABLE", f"{error.strerror}: {where}.", subject=where) from error
     found.extend(preflight.check_disk(request.destination, int(plan.bytes_out * 1.01) + (1 << 20)))
     found.extend(preflight.check_memory(plan.peak_bytes + preflight.START_UP_BYTES))
     raise_all(found)
@@ -172,6 +187,8 @@ def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report
     try:
         with report.step("convert") as step:
             staging.open()
+            if not is_vacant(request.destination):
+                raise_all(_occupied(request))
             outcome = _execute(request, prepared, staging, step)
         with report.step("verify") as step:
             samples = _verify(request, prepared, staging)
@@ -185,9 +202,7 @@ def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report
             staging.path(manifest.FILE).write_text(listed, "utf-8")
             _tell(report, prepared, outcome, residue_elements, samples, started)
             step.lines.extend(_closing_lines(prepared, outcome, residue_elements))
-            sync_tree(staging.root)
-            staging.publish(last=drivers.driver_of(request.target_format).last)
-        _finish(staging, manifest.done(listed, digest), report)
+        _finish(staging, manifest.done(listed, digest), report, drivers.driver_of(request.target_format).last)
     except BaseException:
         staging.discard()
         raise
@@ -260,6 +275,8 @@ def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging) ->
         found.extend(verify.compare(array, points, source, target, prepared.residue))
         samples += len(points.target_at)
     found.extend(verify.check_names(prepared.plan, target.names()))
+    if found:
+        _check_unchanged(prepared.opened, request)
     raise_all(found)
     return samples
 
@@ -289,25 +306,19 @@ def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> 
     return elements
 
 
-def _finish(staging: Staging, done: str, report: Report) -> None:
-    """Writes the reports, then DONE; nothing may fail between a report of success and DONE without a trace."""
+def _finish(staging: Staging, done: str, report: Report, last: Sequence[str]) -> None:
+    """Writes reports and DONE beside the output, then moves all of it into place."""
     report.finish()
-    paths = []
     try:
         for name, content in (("report.txt", text.render(report)), ("report.json", json_report.render(report))):
-            path = staging.destination / name
-            paths.append(path)
-            path.write_text(content, "utf-8")
-        staging.complete(done)
-    except OSError as error:
-        for path in paths:
-            path.unlink(missing_ok=True)
+            staging.path(name).write_text(content, "utf-8")
+        write_durably(staging.path("DONE"), done)
+        sync_tree(staging.root)
+        staging.publish(last)
+    except BaseException as error:
         report.finished = ""
-        try:
-            with report.step("done"):
-                raise error
-        except StepFailed:
-            raise
+        with report.step("publish"):
+            raise error
 
 
 def _tell(report: Report, prepared: Prepared, outcome: Outcome, residue: int, samples: int, started: float) -> None:

@@ -26,6 +26,7 @@ class Opened:
     Attributes:
         source: its arrays.
         description: what it is, in words.
+        remarks: what lies beside it and was not taken.
         root: the directory that holds the checkpoint; nothing may be written inside.
         record_folder: the `recast/` folder of an earlier conversion, if there is one.
         options: layout options that the checkpoint's own metadata states.
@@ -36,6 +37,7 @@ class Opened:
 
     source: Source
     description: str
+    remarks: tuple[str, ...]
     root: Path
     record_folder: Path | None
     options: Mapping[str, Any]
@@ -123,6 +125,23 @@ def check_scan(found: object, asked: object, how: str) -> None:
     )
 
 
+def check_metadata(found: object, said: object) -> None:
+    """Refuses a checkpoint whose metadata says another scan_layers than its arrays.
+
+    Raises:
+        RecastError: SCAN_LAYERS_MISMATCH.
+    """
+    if found is None or said is None or str(found).lower() == str(said).lower():
+        return
+    raise RecastError.of(
+        "SCAN_LAYERS_MISMATCH",
+        f"The checkpoint's metadata says scan_layers={str(said).lower()}, but its arrays are saved with "
+        f"scan_layers={str(found).lower()}.",
+        subject="_CHECKPOINT_METADATA",
+        suggestion="Take the checkpoint from the original source again, or correct scan_layers in its metadata.",
+    )
+
+
 def _open_hf(path: Path) -> Opened:
     from converters.formats.safetensors_source import SafetensorsSource
 
@@ -131,6 +150,7 @@ def _open_hf(path: Path) -> Opened:
     return Opened(
         source=source,
         description=f"{files} safetensors file{'s' if files > 1 else ''}",
+        remarks=tuple(f"{name} is no part of the checkpoint and was not read" for name in source.unused),
         root=source.directory,
         record_folder=_record_folder(source.directory),
         options={},
@@ -152,6 +172,7 @@ def _open_maxtext(path: Path) -> Opened:
     return Opened(
         source=source,
         description="an Orbax checkpoint" + ("" if source.location.step is None else f", step {source.location.step}"),
+        remarks=_other_steps(source.location.other_steps, source.location.unfinished),
         root=_checkpoint_root(items),
         record_folder=_record_folder(items.parent.parent) or _record_folder(items.parent),
         options={"scan": "true" if scan else "false"} if isinstance(scan, bool) else {},
@@ -227,6 +248,14 @@ def _headers(paths: Sequence[Path]) -> dict[str, Path]:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         found.update({name: path for name in header if name != "__metadata__"})
     return found
+
+
+def _other_steps(others: Sequence[int], unfinished: Sequence[str]) -> tuple[str, ...]:
+    remarks = [f"step {name} was passed over: its save was interrupted" for name in unfinished]
+    finished = [str(step) for step in others if str(step) not in unfinished]
+    if finished:
+        remarks.append(f"steps not taken: {', '.join(finished)}")
+    return tuple(remarks)
 
 
 def _checkpoint_root(items: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mappings import strict_json
+from reporting.diagnostics import Diagnostic, raise_all
 
 FILE = "checkpoint-manifest.json"
 _SCHEMA = 1
@@ -59,6 +60,25 @@ def is_complete(destination: Path, request: str) -> bool:
     if not isinstance(files, dict):
         return False
     return all(_has_size(destination / name, entry) for name, entry in files.items())
+
+
+def check_listed(root: Path, folder: str) -> None:
+    """Holds the files of a folder against the manifest beside it, if there is one.
+
+    Raises:
+        RecastError: RESIDUE_INVALID for each file that is gone or whose bytes are not those listed.
+    """
+    files = _object(root / FILE).get("files")
+    listed = files if isinstance(files, dict) else {}
+    found = []
+    for name, entry in listed.items():
+        path = root / name
+        if Path(name).parts[:-1] != (folder,) or not isinstance(entry, dict):
+            continue
+        if not path.is_file() or path.is_symlink() or file_digest(path) != entry.get("blake3"):
+            reason = f"{name} is not the file that {FILE} lists."
+            found.append(Diagnostic("RESIDUE_INVALID", reason, subject=name))
+    raise_all(found)
 
 
 def _has_size(path: Path, entry: Any) -> bool:

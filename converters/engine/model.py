@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.engine import binding
+from converters.engine import binding, manifest
 from converters.engine import record as record_lib
 from converters.engine.drivers import Opened
 from converters.engine.plan import Plan
@@ -83,7 +85,27 @@ def load(request: ConversionRequest, opened: Opened) -> Model:
     else:
         config = _published(request.model_name or (record.model_name if record else ""), opened)
     raise_all(hf_config.check_config(config))
-    return Model(config, folder if folder is None or folder.is_dir() else folder.parent, record)
+    if folder is not None and not folder.is_dir():
+        folder = folder.parent
+    if folder is not None:
+        carried_files.carried_files(folder)
+    return Model(config, folder, record)
+
+
+def fingerprint(request: ConversionRequest, opened: Opened) -> str:
+    """A digest of everything beside the weights that the output depends on: config, tokenizer, record, residue."""
+    hasher = hashlib.sha256()
+    folder = _config_folder(request, opened)
+    files = [folder] if folder is not None and folder.is_file() else []
+    if folder is not None and folder.is_dir():
+        files += [entry for entry in sorted(folder.iterdir()) if carried_files.is_carried(entry.name)]
+    if opened.record_folder is not None:
+        files += sorted(entry for entry in opened.record_folder.iterdir() if entry.is_file())
+    for path in files:
+        # What cannot be read is reported where it is used.
+        digest = manifest.file_digest(path) if path.is_file() and os.access(path, os.R_OK) else "-"
+        hasher.update(f"{path.name}:{digest}\n".encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()
 
 
 def check_recorded_name(subject: Model) -> None:
@@ -93,8 +115,16 @@ def check_recorded_name(subject: Model) -> None:
         RecastError: RESIDUE_INVALID.
     """
     name = subject.recorded_name
-    if name and catalog.find(name) is None and name not in catalog.layout_names():
-        raise _record_error(f"names the model {name}, which is not known")
+    if not name:
+        return
+    published = catalog.find(name)
+    family = published.family if published else catalog.layout_names().get(name)
+    if family is None:
+        raise record_error(f"names the model {name}, which is not known")
+    expected = catalog.family_of(subject.config)
+    recorded = subject.record.family if subject.record else family
+    if family != expected or recorded != expected:
+        raise record_error(f"is about {name} of the family {recorded}, the config about {expected}")
 
 
 def check_recorded_options(subject: Model, family: Family, name: str, request: ConversionRequest) -> None:
@@ -105,14 +135,19 @@ def check_recorded_options(subject: Model, family: Family, name: str, request: C
     """
     pairs = ((request.source_format, subject.source_options), (request.target_format, subject.target_options))
     for format, options in pairs:
+        if subject.record is None:
+            return
         try:
             binding.layout_for(family, name, format, options)
         except RecastError as error:
+            if any(d.id != "INVALID_FLAG" for d in error.diagnostics):
+                raise
             reasons = "; ".join(d.reason for d in error.diagnostics)
-            raise _record_error(f"holds options that do not fit: {reasons}") from error
+            raise record_error(f"holds options that do not fit: {reasons}") from error
 
 
-def _record_error(what: str) -> RecastError:
+def record_error(what: str) -> RecastError:
+    """A fault in what an earlier conversion recorded; `what` goes on after the file's name."""
     place = f"{record_lib.FOLDER}/{record_lib.FILE}"
     return RecastError.of("RESIDUE_INVALID", f"{place} {what}.", subject=place)
 
@@ -151,12 +186,12 @@ def _config_folder(request: ConversionRequest, opened: Opened) -> Path | None:
 
 
 def _published(model_name: str, opened: Opened) -> Mapping[str, Any]:
-    manifest = catalog.find(model_name) if model_name else None
-    if manifest is None:
+    published = catalog.find(model_name) if model_name else None
+    if published is None:
         raise RecastError.of(
             "CONFIG_MISSING",
             "The checkpoint carries no config.json, and no published model was named.",
             subject=str(opened.root),
             suggestion="Pass --hf_config_path, or --model_name with a published name.",
         )
-    return manifest.config
+    return published.config

@@ -51,7 +51,7 @@ class ConversionRequest:
     def digest(self, fingerprint: str) -> str:
         """What two runs share that would write the same output from a source of this fingerprint."""
         said = dataclasses.asdict(self)
-        for name in ("overwrite", "memory_budget", "destination", "require_exact"):
+        for name in ("overwrite", "memory_budget", "destination"):
             del said[name]
         said["source"] = str(self.source.resolve())
         said["config_path"] = str(self.config_path.resolve()) if self.config_path else ""

@@ -19,6 +19,7 @@ import numpy as np
 
 from converters.engine import values
 from converters.engine.values import AnyArray
+from converters.formats.base import TensorInfo
 from reporting.diagnostics import RecastError
 
 Box = tuple[tuple[int, int], ...]
@@ -108,6 +109,8 @@ class Journal:
             arrays[f"{number}.stored"] = stored
             arrays[f"{number}.original"] = original
         save_file(arrays, str(target), metadata={"parts": json.dumps(heads)})
+        # The library makes files that only their owner may read.
+        target.chmod(self._path.stat().st_mode & 0o777)
         descriptor = os.open(target, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -153,6 +156,18 @@ class Residue:
     def arrays(self) -> frozenset[str]:
         """The arrays that it has entries for."""
         return frozenset(self._parts)
+
+    def check(self, tensors: Mapping[str, TensorInfo]) -> None:
+        """Refuses entries for arrays that the checkpoint does not have in that shape.
+
+        Raises:
+            RecastError: RESIDUE_INVALID.
+        """
+        for name, parts in self._parts.items():
+            shape = tensors[name].shape if name in tensors else None
+            if any(part.shape != shape for part in parts):
+                reason = f"recast/residue.safetensors is about {name} in a shape that the checkpoint lacks."
+                raise RecastError.of("RESIDUE_INVALID", reason, subject=name)
 
     def patch(self, array: str, box: Box, stored: AnyArray, logical: AnyArray) -> None:
         """Puts original bits into `logical` wherever `stored` still has the recorded bits.
@@ -224,6 +239,8 @@ def _checked(head: Mapping[str, Any], index: AnyArray, stored: AnyArray, origina
     shape = tuple(int(n) for n in head["shape"])
     box = tuple((int(start), int(stop)) for start, stop in head["box"])
     size = int(np.prod(shape, dtype=np.float64)) if shape else 1
+    if any(n < 0 for n in shape) or any(column.ndim != 1 for column in (index, stored, original)):
+        raise ValueError("a shape or a column that cannot be")
     if size > _ENTRY_LIMIT or len(box) != len(shape):
         raise ValueError("an array of an impossible shape")
     if not index.size == stored.size == original.size == int(head["count"]):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,61 @@ def test_nothing_but_the_staging_folder_is_seen_before_publish(tmp_path: Path) -
     stage.discard()
 
 
-def test_done_comes_after_everything_else(tmp_path: Path) -> None:
-    stage = _filled(tmp_path / "out", a="1", b="2")
+def test_done_is_the_last_to_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = _filled(tmp_path / "out", a="1", DONE="done", z="2")
+    moved: list[str] = []
+    rename = os.rename
+
+    def noted(source: Path, target: Path) -> None:
+        moved.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", noted)
+    stage.publish(last=["a"])
+    assert moved == ["z", "a", "DONE"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["DONE", "a", "z"]
+
+
+def test_a_failing_publication_puts_everything_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "DONE").write_text("old")
+    (tmp_path / "config.json").write_text("old")
+    stage = _filled(tmp_path, a="1", b="2", DONE="new")
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(source).name == "b" and Path(source).parent.name == staging.STAGING:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="No space"):
+        stage.publish()
+    stage.discard()
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"DONE": "old", "config.json": "old"}
+
+
+def test_a_run_that_was_killed_while_publishing_does_not_bar_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = _filled(tmp_path, a="1", b="2", DONE="new")
+    rename = os.rename
+
+    def dying(source: Path, target: Path) -> None:
+        if Path(source).name == "b":
+            raise SystemExit
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", dying)
+        patched.setattr(staging, "_take_back", lambda moved: None)
+        with pytest.raises(SystemExit):
+            killed.publish()
+    killed._release()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [staging.STAGING, "a"]
+    assert staging.is_vacant(tmp_path)
+    stage = _filled(tmp_path, a="3", DONE="new")
     stage.publish()
-    assert not (tmp_path / "out" / "DONE").exists()
-    stage.complete("done")
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["DONE", "a", "b"]
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"DONE": "new", "a": "3"}
 
 
 def test_discard_leaves_no_trace_of_a_directory_that_was_not_there(tmp_path: Path) -> None:
@@ -45,9 +95,8 @@ def test_discard_keeps_a_directory_that_was_there(tmp_path: Path) -> None:
 def test_publish_replaces_an_older_checkpoint_whole(tmp_path: Path) -> None:
     (tmp_path / "DONE").write_text("old")
     (tmp_path / "model-00001-of-00009.safetensors").write_text("old")
-    stage = _filled(tmp_path, a="1")
+    stage = _filled(tmp_path, a="1", DONE="done")
     stage.publish()
-    stage.complete("done")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["DONE", "a"]
     assert (tmp_path / "DONE").read_text() == "done"
 
@@ -71,8 +120,10 @@ def test_what_an_interrupted_run_left_is_removed(tmp_path: Path) -> None:
     stage.discard()
 
 
-def test_only_directories_that_look_like_checkpoints_are_replaceable(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
+def test_only_directories_that_hold_nothing_but_a_checkpoint_are_replaceable(tmp_path: Path) -> None:
     assert not staging.is_replaceable(tmp_path)
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model-00001-of-00002.safetensors").write_text("x")
     assert staging.is_replaceable(tmp_path)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert not staging.is_replaceable(tmp_path)

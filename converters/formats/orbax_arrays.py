@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from converters.formats.orbax_directory import DATABASE_FILE, PROCESS_PREFIX
 from converters.formats.orbax_metadata import Tree
 from converters.formats.storage_errors import reading
 from converters.formats.tensorstore_io import array_spec, unreadable
-from reporting.diagnostics import RecastError, raise_all
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
 _OPEN_AT_ONCE = 256
+_HARMLESS_CHUNK = 64 << 20
 
 
 def open_arrays(items: Path, tree: Tree, context: Any) -> dict[str, Any]:
@@ -35,6 +37,10 @@ def open_arrays(items: Path, tree: Tree, context: Any) -> dict[str, Any]:
                 stores[name] = future.result()
             except (ValueError, OSError) as error:
                 found.append(unreadable(name, error))
+                continue
+            if _has_oversized_chunks(stores[name]):
+                reason = f"{name}: its chunks are larger than the array of shape {tuple(stores[name].shape)}"
+                found.append(Diagnostic("ORBAX_ARRAY_UNREADABLE", reason, subject=name))
     raise_all(found)
     return stores
 
@@ -44,6 +50,19 @@ def _spec(items: Path, name: str, tree: Tree, ocdbt: bool) -> dict[str, Any]:
     # A chunk that is not there would otherwise be read as zeros.
     spec["fill_missing_data_reads"] = not tree.stores_zeros
     return spec
+
+
+def _has_oversized_chunks(store: Any) -> bool:
+    """Whether reading one element would take memory that the array's own size does not explain.
+
+    TensorStore ends the process where it cannot allocate a chunk, so such an array must never be read.
+    """
+    layout = store.chunk_layout
+    for chunk in (layout.read_chunk.shape or (), layout.write_chunk.shape or ()):
+        beyond = any(part > size for part, size in zip(chunk, store.shape, strict=True))
+        if beyond and math.prod(chunk) * store.dtype.numpy_dtype.itemsize > _HARMLESS_CHUNK:
+            return True
+    return False
 
 
 def _uses_ocdbt(items: Path, tree: Tree) -> bool:

@@ -6,8 +6,12 @@ import pytest
 from converters.formats.orbax_directory import resolve
 from reporting.diagnostics import RecastError
 
-DONE = {"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2, "custom_metadata": {"scan_layers": True}}
-STARTED = {"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": None}
+DONE: dict[str, object] = {
+    "init_timestamp_nsecs": 1,
+    "commit_timestamp_nsecs": 2,
+    "custom_metadata": {"scan_layers": True},
+}
+STARTED: dict[str, object] = {"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": None}
 
 
 def item(path: Path) -> Path:

@@ -36,21 +36,25 @@ def test_a_tree_is_written_as_orbax_writes_it() -> None:
         orbax_metadata.scalar_leaf("step"),
         orbax_metadata.empty_dict_leaf("opt_state"),
     ]
-    assert orbax_metadata.tree_bytes(leaves) == (
-        b'{"tree_metadata": {"(\'params\', \'params\', \'n\')": {"key_metadata": [{"key": "params", "key_type": 2}, '
-        b'{"key": "params", "key_type": 2}, {"key": "n", "key_type": 2}], "value_metadata": {"value_type": "np.ndarray", '
-        b'"skip_deserialize": false}}, "(\'step\',)": {"key_metadata": [{"key": "step", "key_type": 2}], '
-        b'"value_metadata": {"value_type": "scalar", "skip_deserialize": false}}, "(\'opt_state\',)": {"key_metadata": '
-        b'[{"key": "opt_state", "key_type": 2}], "value_metadata": {"value_type": "Dict", "skip_deserialize": true}}}, '
-        b'"use_ocdbt": true, "use_zarr3": true, "store_array_data_equal_to_fill_value": true, "custom_metadata": null}'
+    assert orbax_metadata.tree_bytes(leaves).decode() == (
+        """{"tree_metadata": {"('params', 'params', 'n')": {"key_metadata": [{"key": "params", "key_type": 2}, """
+        """{"key": "params", "key_type": 2}, {"key": "n", "key_type": 2}], """
+        """"value_metadata": {"value_type": "np.ndarray", "skip_deserialize": false}}, """
+        """"('step',)": {"key_metadata": [{"key": "step", "key_type": 2}], """
+        """"value_metadata": {"value_type": "scalar", "skip_deserialize": false}}, """
+        """"('opt_state',)": {"key_metadata": [{"key": "opt_state", "key_type": 2}], """
+        """"value_metadata": {"value_type": "Dict", "skip_deserialize": true}}}, """
+        """"use_ocdbt": true, "use_zarr3": true, "store_array_data_equal_to_fill_value": true, """
+        """"custom_metadata": null}"""
     )
 
 
 def test_a_step_is_written_as_orbax_writes_it() -> None:
-    assert orbax_metadata.step_bytes("items", 5, 7, {"scan_layers": True}) == (
-        b'{"item_handlers": {"items": "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"}'
-        b', "metrics": {}, "performance_metrics": {}, "init_timestamp_nsecs": 5, "commit_timestamp_nsecs": 7, '
-        b'"custom_metadata": {"scan_layers": true}}'
+    assert orbax_metadata.step_bytes("items", 5, 7, {"scan_layers": True}).decode() == (
+        '{"item_handlers": {"items": '
+        '"orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"}, '
+        '"metrics": {}, "performance_metrics": {}, "init_timestamp_nsecs": 5, "commit_timestamp_nsecs": 7, '
+        '"custom_metadata": {"scan_layers": true}}'
     )
 
 

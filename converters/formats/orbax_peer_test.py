@@ -176,7 +176,7 @@ def test_a_training_state_that_orbax_wrote_is_read(tmp_path: Path, ocdbt: bool, 
         found = source.read(name, whole(array.shape))
         assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
         last = np.array([[size - 1 for size in array.shape]])
-        assert elements.read(name, last).tobytes() == array[(..., *(slice(-1, None),) * array.ndim)].tobytes()
+        assert elements.read(name, last).tobytes() == array.reshape(-1)[-1:].tobytes()
 
 
 def test_a_step_that_a_checkpoint_manager_wrote_is_found(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import tensorstore as ts
 from converters.formats import orbax_metadata
 from converters.formats.base import AnyArray, Declared, Region, TensorInfo
 from converters.formats.dtypes import NAMES, numpy_dtype
-from converters.formats.durable import sync_directory, sync_file, write_file
+from converters.formats.durable import sync_directory, sync_file, sync_files, write_file
 from converters.formats.regions import check_inside, shape_of, slices
 from converters.formats.storage_errors import writing
 from converters.formats.tensorstore_io import array_spec, new_context, unwritable
@@ -30,7 +30,9 @@ _NODE_BYTES = 1 << 16
 """Size limit of a database node. Each write rewrites one node of each level: 64 KiB wastes 0.1 % at 64 MiB chunks,
 Orbax's own 100 MB would rewrite the whole tree each time."""
 _INLINE_BYTES = 1024
-_DATA_FILE_BYTES = 1 << 31
+_DATA_FILE_BYTES = 1 << 20
+"""A data file is closed once it holds this much. TensorStore fills one file at a time, and only closed ones are written
+at once, so that with larger files the threads would wait for each other."""
 _REFERENCE_FROM = 1 << 20
 _UNFINISHED_SUFFIX = ".__lock"
 _COMMITTED = b"Checkpoint commit was successful"
@@ -139,9 +141,9 @@ class OrbaxSink:
         with self._lock:
             with writing(data):
                 present = set(os.listdir(data))
-            for file in sorted(present - self._synced - _unfinished(present)):
-                sync_file(data / file)
-                self._synced.add(file)
+            new = present - self._synced - _unfinished(present)
+            sync_files(data / file for file in new)
+            self._synced |= new
             sync_directory(data)
             sync_file(self.items / "manifest.ocdbt")
             sync_directory(self.items)

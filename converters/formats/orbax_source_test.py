@@ -244,6 +244,33 @@ def test_a_chunk_that_was_never_written_is_an_error_and_not_zeros(tmp_path: Path
     assert OrbaxSource(tmp_path).read("x", ((0, 4),)).tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("inner", [1, 1 << 40])
+def test_a_chunk_far_larger_than_its_array_is_refused_before_it_is_read(tmp_path: Path, inner: int) -> None:
+    codec: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    if inner == 1:
+        codec = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "codecs": [codec]}}
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [4],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1 << 40]}},
+        "chunk_key_encoding": {"name": "default"},
+        "codecs": [codec],
+        "fill_value": 0,
+    }
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "zarr.json").write_text(json.dumps(metadata))
+    write_metadata(tmp_path, ["x"], ocdbt=False)
+    assert violations(tmp_path) == [("ORBAX_ARRAY_UNREADABLE", "x")]
+
+
+def test_a_small_chunk_that_is_larger_than_its_array_is_read(tmp_path: Path) -> None:
+    store_array(tmp_path, "x", N, **grid([8], [{"name": "bytes", "configuration": {"endian": "little"}}]))
+    write_metadata(tmp_path, ["x"])
+    assert whole(OrbaxSource(tmp_path), "x").tolist() == N.tolist()
+
+
 def test_an_element_type_that_no_target_holds_is_named(tmp_path: Path) -> None:
     store_array(tmp_path, "x", np.zeros(2, np.complex64))
     store_array(tmp_path, "y", np.zeros(2, ml_dtypes.int4))
@@ -306,7 +333,7 @@ def test_elements_are_those_at_their_coordinates(items: Path) -> None:
 
 @pytest.mark.parametrize("points", [[[8, 0]], [[0, -1]], [[0]], [0, 0]])
 def test_coordinates_that_are_none_of_the_array_are_refused(items: Path, points: list[Any]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="coordinates"):
         OrbaxElements(items).read("params.a", np.array(points))
 
 

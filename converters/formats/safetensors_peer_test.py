@@ -36,8 +36,8 @@ TYPES = {
 }
 
 
-def copy(source: SafetensorsSource, directory: Path, order: list[str], **options: int) -> None:
-    sink = SafetensorsSink(directory, **options)
+def copy(source: SafetensorsSource, directory: Path, order: list[str], max_shard_size: int = 5 * 10**9) -> None:
+    sink = SafetensorsSink(directory, max_shard_size=max_shard_size)
     sink.declare([Declared(source.tensors[name], source.tensors[name].shape) for name in order])
     for name in order:
         region = whole(source.tensors[name].shape)

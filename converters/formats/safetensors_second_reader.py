@@ -31,37 +31,51 @@ _TYPES = {
 }
 
 
-def read_elements(path: Path, name: str, coordinates: AnyArray) -> AnyArray:
-    """The elements of a tensor at coordinates.
+class SafetensorsElements:
+    """Elements of one file by coordinate; the header is parsed once, and the file is opened for each call."""
 
-    Args:
-        path: the file.
-        name: the tensor.
-        coordinates: integers, shape (points, rank).
+    def __init__(self, path: Path) -> None:
+        """Parses the header; raises OSError where the file cannot be read, ValueError where it is none."""
+        self._path = path
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            self._header = json.loads(file.read(length))
+        self._data = 8 + length
 
-    Returns:
-        Shape (points,), in the stored type.
+    def read(self, name: str, coordinates: AnyArray) -> AnyArray:
+        """The elements of a tensor at coordinates.
 
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: a coordinate lies outside of the tensor, or the file ends before it.
-        KeyError: the file has no such tensor.
-    """
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))[name]
+        Args:
+            name: the tensor.
+            coordinates: integers, shape (points, rank).
+
+        Returns:
+            Shape (points,), in the stored type.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: a coordinate lies outside of the tensor, or the file ends before it.
+            KeyError: the file has no such tensor.
+        """
+        entry = self._header[name]
         dtype = np.dtype(_TYPES[entry["dtype"]])
         shape = tuple(entry["shape"])
         points = np.asarray(coordinates, np.int64)
         if points.ndim != 2 or points.shape[1] != len(shape):
             raise ValueError(f"{points.shape} is no shape of coordinates in {shape}")
-        start = 8 + length + entry["data_offsets"][0]
+        start = self._data + entry["data_offsets"][0]
         raw = bytearray()
-        for point in points.tolist():
-            raw += os.pread(file.fileno(), dtype.itemsize, start + _position(point, shape) * dtype.itemsize)
-    if len(raw) != len(points) * dtype.itemsize:
-        raise ValueError(f"{path} ends inside of {name}")
-    return np.frombuffer(bytes(raw), dtype)
+        with open(self._path, "rb") as file:
+            for point in points.tolist():
+                raw += os.pread(file.fileno(), dtype.itemsize, start + _position(point, shape) * dtype.itemsize)
+        if len(raw) != len(points) * dtype.itemsize:
+            raise ValueError(f"{self._path} ends inside of {name}")
+        return np.frombuffer(bytes(raw), dtype)
+
+
+def read_elements(path: Path, name: str, coordinates: AnyArray) -> AnyArray:
+    """`SafetensorsElements.read` for a single call."""
+    return SafetensorsElements(path).read(name, coordinates)
 
 
 def _position(point: list[int], shape: tuple[int, ...]) -> int:

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.formats.safetensors_second_reader import read_elements
+from converters.formats.safetensors_second_reader import SafetensorsElements, read_elements
 
 VALUES = np.arange(24, dtype=np.float32).astype(ml_dtypes.bfloat16).reshape(2, 3, 4)
 
@@ -51,3 +51,10 @@ def test_a_file_that_ends_too_early_is_refused(path: Path) -> None:
 def test_a_tensor_that_is_not_there_is_refused(path: Path) -> None:
     with pytest.raises(KeyError):
         read_elements(path, "y", np.array([[0]]))
+
+
+def test_several_tensors_are_read_after_one_parse_of_the_header(path: Path) -> None:
+    elements = SafetensorsElements(path)
+    assert elements.read("s", np.empty((2, 0), np.int64)).tolist() == [2.5, 2.5]
+    assert elements.read("x", np.array([[0, 1, 1]])).astype(np.float32).tolist() == [5.0]
+    assert elements.read("x", np.empty((0, 3), np.int64)).shape == (0,)

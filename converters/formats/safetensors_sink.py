@@ -12,7 +12,7 @@ import numpy as np
 
 from converters.formats.base import AnyArray, Declared, Region
 from converters.formats.dtypes import numpy_dtype
-from converters.formats.durable import sync_directory, sync_file, write_file
+from converters.formats.durable import sync_directory, sync_files, write_file
 from converters.formats.regions import check_inside, is_contiguous, shape_of, span
 from converters.formats.safetensors_header import Entry
 from converters.formats.safetensors_shards import DEFAULT_MAX_SHARD_SIZE, Shard, index_file, plan_shards
@@ -98,14 +98,13 @@ class SafetensorsSink:
     def sync(self) -> None:
         """Makes all writes that have returned durable; raises RecastError as `write` does."""
         with self._lock:
-            files, self._unsynced = sorted(self._unsynced), set()
+            files, self._unsynced = self._unsynced, set()
         try:
-            while files:
-                sync_file(self.directory / files[-1])
-                files.pop()
-        finally:
+            sync_files(self.directory / file for file in files)
+        except RecastError:
             with self._lock:
-                self._unsynced.update(files)
+                self._unsynced |= files
+            raise
 
     def commit(self) -> None:
         """Makes all files durable, then writes the index; raises RecastError as `write` does."""

@@ -120,7 +120,7 @@ def test_a_failed_sync_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(RecastError) as caught:
             sink.sync()
     assert id_of(caught) == "INPUT_OUTPUT"
-    synced = []
+    synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     sink.sync()
     assert len(synced) == 1
@@ -152,16 +152,17 @@ def test_a_file_that_exists_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == b"precious"
 
 
-def test_a_link_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"precious", b""])
+def test_a_link_in_place_of_a_file_is_not_followed(tmp_path: Path, content: bytes) -> None:
     outside = tmp_path / "outside"
-    outside.write_bytes(b"precious")
+    outside.write_bytes(content)
     target = tmp_path / "target"
     target.mkdir()
     (target / "model.safetensors").symlink_to(outside)
     for resume in (False, True):
         with pytest.raises(RecastError):
             opened(target, resume=resume)
-    assert outside.read_bytes() == b"precious"
+    assert outside.read_bytes() == content
 
 
 def test_a_resumed_sink_keeps_what_was_written(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_a_resumed_sink_keeps_what_was_written(tmp_path: Path) -> None:
 def test_a_sink_resumes_where_a_run_was_killed_before_the_header_was_whole(tmp_path: Path, left: int) -> None:
     first = opened(tmp_path)
     path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:left] + bytes(100))
+    path.write_bytes(path.read_bytes()[:left] + bytes(10_000))
     second = opened(tmp_path, resume=True)
     second.commit()
     assert path.stat().st_size == first.shards[0].size

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,8 @@ class SafetensorsSource:
         else:
             flat = np.frombuffer(self._map(file), dtype, entry.nbytes // dtype.itemsize, entry.offset)
             view = flat.reshape(entry.shape)
-        part = view[(*slices(region), ...)]
+        index: tuple[Any, ...] = (*slices(region), ...)
+        part = view[index]
         values = part if part.flags.aligned else part.copy()
         values.flags.writeable = False
         return values

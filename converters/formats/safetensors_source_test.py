@@ -234,6 +234,7 @@ def test_elements_that_a_file_does_not_align_are_read_aligned(tmp_path: Path, pa
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + values.tobytes())
     part = SafetensorsSource(tmp_path).read("x", ((1, 4),))
     assert part.flags.aligned
+    assert not part.flags.writeable
     assert part.tolist() == [1.0, 2.0, 3.0]
 
 

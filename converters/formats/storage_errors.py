@@ -20,10 +20,9 @@ def write_error(error: OSError, path: Path | str) -> RecastError:
 
 
 def read_error(error: OSError, path: Path | str) -> RecastError:
-    """The error of a failed read as SOURCE_NOT_FOUND or INPUT_OUTPUT."""
-    missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    """The error of a failed read as SOURCE_NOT_FOUND, SOURCE_NOT_READABLE or INPUT_OUTPUT."""
     reason = f"reading {path}: {error.strerror or error}"
-    return RecastError.of("SOURCE_NOT_FOUND" if missing else "INPUT_OUTPUT", reason, subject=str(path))
+    return RecastError.of(_read_error_id(error.errno), reason, subject=str(path))
 
 
 @contextlib.contextmanager
@@ -42,6 +41,12 @@ def reading(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise read_error(error, path) from error
+
+
+def _read_error_id(number: int | None) -> str:
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return "SOURCE_NOT_FOUND"
+    return "SOURCE_NOT_READABLE" if number in (errno.EACCES, errno.EPERM) else "INPUT_OUTPUT"
 
 
 def write_error_id(number: int | None) -> str:

@@ -24,12 +24,8 @@ def test_a_failed_write_has_the_id_of_its_cause(number: int | None, expected: st
 
 
 def test_a_full_device_is_disk_full_with_the_file_as_its_subject() -> None:
-    with pytest.raises(RecastError) as caught, writing("/dev/full"):
-        descriptor = os.open("/dev/full", os.O_WRONLY)
-        try:
-            os.write(descriptor, b"x")
-        finally:
-            os.close(descriptor)
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(RecastError) as caught, writing("/dev/full"):
+        full.write(b"x")
     (found,) = caught.value.diagnostics
     assert (found.id, found.subject) == ("DISK_FULL", "/dev/full")
     assert "No space left" in found.reason

@@ -4,13 +4,13 @@ from mappings.language.axes import Axes, Branch, Sum, parse
 from mappings.language.errors import LanguageSyntaxError
 
 
-def test_axes_stand_for_themselves_and_brackets_join_factors():
+def test_axes_stand_for_themselves_and_brackets_join_factors() -> None:
     assert parse("(h d) e") == Axes((("h", "d"), ("e",)), None)
     assert parse("") == Axes((), None)
     assert parse("v 1 e") == Axes((("v",), (), ("e",)), None)
 
 
-def test_a_sum_may_be_an_axis_or_a_factor():
+def test_a_sum_may_be_an_axis_or_a_factor() -> None:
     gate = Sum((Branch("moe.gate", ()), Branch("moe.up", ())))
     assert parse("x e (m [moe.gate: 1 | moe.up: 1])") == Axes((("x",), ("e",), ("m", gate)), (2, 1))
     halves = parse("[mlp.gate: f | mlp.up: f g] e")
@@ -19,7 +19,7 @@ def test_a_sum_may_be_an_axis_or_a_factor():
     assert halves.sum_at == (0, 0)
 
 
-def test_padding_is_a_branch_with_an_expression():
+def test_padding_is_a_branch_with_an_expression() -> None:
     axes = parse("[v | 0: rows - size(v)] e")
     assert axes.sum == Sum((Branch("", ("v",)), Branch("", (), "rows - size(v)")))
     assert axes.tensors == ()
@@ -51,7 +51,7 @@ def test_padding_is_a_branch_with_an_expression():
         "[a: (v w)]",
     ],
 )
-def test_what_is_no_axis_expression_is_an_error_that_quotes_it(text: str):
+def test_what_is_no_axis_expression_is_an_error_that_quotes_it(text: str) -> None:
     with pytest.raises(LanguageSyntaxError) as error:
         parse(text)
     assert text in str(error.value) or "empty expression" in str(error.value)

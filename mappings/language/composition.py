@@ -282,12 +282,12 @@ class _Composer:
             if not covered:
                 continue
             volume = math.prod(array.shape)
-            if covered != volume:
-                why = "others have no source"
-                if name in self._omitted:
-                    why = "the source lacks others, which it says to omit"
+            if covered != volume and name in self._omitted:
+                why = "the source lacks others, which it says to omit"
                 text = f"array '{name}' would get {covered} of {volume} elements; {why}"
                 self._issues.add(array.location, text, "absent")
+            elif covered != volume and not self._issues:
+                raise AssertionError(f"array '{name}' gets {covered} of {volume} elements")
             produced.append(name)
         return tuple(produced)
 

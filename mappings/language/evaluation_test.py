@@ -48,7 +48,7 @@ def value(text: str) -> object:
         ("3 < 4 == true", True),
     ],
 )
-def test_values(text: str, expected: object):
+def test_values(text: str, expected: object) -> None:
     assert value(text) == expected
     assert type(value(text)) is type(expected)
 
@@ -68,7 +68,7 @@ def test_values(text: str, expected: object):
         ("gone ?? null ?? 7", 7),
     ],
 )
-def test_what_is_missing_or_null_has_the_other_value(text: str, expected: object):
+def test_what_is_missing_or_null_has_the_other_value(text: str, expected: object) -> None:
     assert value(text) == expected
 
 
@@ -91,7 +91,7 @@ def test_what_is_missing_or_null_has_the_other_value(text: str, expected: object
         ("size(d)", "no atom named 'd'"),
     ],
 )
-def test_errors_are_not_swallowed_and_quote_the_expression(text: str, message: str):
+def test_errors_are_not_swallowed_and_quote_the_expression(text: str, message: str) -> None:
     with pytest.raises(MappingErrors) as error:
         value(text)
     assert str(error.value) == f"f:1: '{text}': {message}" or message in str(error.value)
@@ -99,7 +99,7 @@ def test_errors_are_not_swallowed_and_quote_the_expression(text: str, message: s
     assert not isinstance(error.value, MissingKeyError)
 
 
-def test_a_missing_key_is_an_error_with_the_key():
+def test_a_missing_key_is_an_error_with_the_key() -> None:
     with pytest.raises(MissingKeyError) as error:
         value("hidden + rope.gone")
     (issue,) = error.value.issues
@@ -107,7 +107,7 @@ def test_a_missing_key_is_an_error_with_the_key():
     assert str(issue) == "f:1: 'hidden + rope.gone': no config key, symbol or option named 'rope.gone'"
 
 
-def test_shown_values_are_short():
+def test_shown_values_are_short() -> None:
     assert shown("x" * 1000).endswith("...")
     assert len(shown("x" * 1000)) == 60
     assert shown(10**5000) == "an integer of 16610 bits"

@@ -53,7 +53,7 @@ A, B, C = Name("a"), Name("b"), Name("c")
         ("'in' == a", Binary("==", Literal("in"), A)),
     ],
 )
-def test_operators_bind_as_the_grammar_says(text: str, tree: object):
+def test_operators_bind_as_the_grammar_says(text: str, tree: object) -> None:
     assert parse(text) == tree
 
 
@@ -79,22 +79,22 @@ def test_operators_bind_as_the_grammar_says(text: str, tree: object):
         ("a ?? ", "ends too early"),
     ],
 )
-def test_what_is_no_expression_is_an_error_that_quotes_it(text: str, message: str):
+def test_what_is_no_expression_is_an_error_that_quotes_it(text: str, message: str) -> None:
     with pytest.raises(LanguageSyntaxError, match=re.escape(message)):
         parse(text)
 
 
 @pytest.mark.parametrize("text", ["(" * 5000 + "a" + ")" * 5000, "-" * 5000 + "a", "a?" * 5000 + "a" + ":a" * 5000])
-def test_deep_nesting_is_an_error_and_no_crash(text: str):
+def test_deep_nesting_is_an_error_and_no_crash(text: str) -> None:
     with pytest.raises(LanguageSyntaxError, match="nests too deeply"):
         parse(text)
 
 
-def test_nesting_within_the_limit_is_read():
+def test_nesting_within_the_limit_is_read() -> None:
     assert parse("(" * (MAX_DEPTH - 1) + "a" + ")" * (MAX_DEPTH - 1)) == A
 
 
-def test_digits_of_a_map_may_have_commas_and_colons_in_their_sizes():
+def test_digits_of_a_map_may_have_commas_and_colons_in_their_sizes() -> None:
     assert parse_over("b: min(a, 2), j: a ? 1 : c") == (
         ("b", Call("min", (A, Literal(2)))),
         ("j", Conditional(A, Literal(1), C)),
@@ -103,23 +103,23 @@ def test_digits_of_a_map_may_have_commas_and_colons_in_their_sizes():
 
 
 @pytest.mark.parametrize("text", ["b", "b:", "b: 1,", "b: 1 j: 2", "b: 1, b: 2", "b.c: 1"])
-def test_damaged_digit_lists_are_errors(text: str):
+def test_damaged_digit_lists_are_errors(text: str) -> None:
     with pytest.raises(LanguageSyntaxError):
         parse_over(text)
 
 
-def test_a_map_has_an_atom_and_an_expression():
+def test_a_map_has_an_atom_and_an_expression() -> None:
     assert parse_map("l = a + b") == ("l", Binary("+", A, B))
     assert parse_map("l=a == b") == ("l", Binary("==", A, B))
 
 
 @pytest.mark.parametrize("text", ["l", "l == a", "a.b = c", "= a"])
-def test_damaged_maps_are_errors(text: str):
+def test_damaged_maps_are_errors(text: str) -> None:
     with pytest.raises(LanguageSyntaxError, match="cannot read map"):
         parse_map(text)
 
 
-def test_names_are_found_without_what_follows_a_dot():
+def test_names_are_found_without_what_follows_a_dot() -> None:
     tree = parse("a.x + size(d) ?? (b ? min(c, 'z') : e[f]) || !g")
     assert names(tree) == {"a", "b", "c", "e", "f", "g"}
     assert sizes(tree) == {"d"}

@@ -32,7 +32,7 @@ def messages(error: pytest.ExceptionInfo[MappingErrors]) -> list[str]:
     return [str(issue) for issue in error.value.issues]
 
 
-def test_tensors_have_plain_atoms_sizes_and_index_values():
+def test_tensors_have_plain_atoms_sizes_and_index_values() -> None:
     family = bind()
     assert list(family.tensors) == ["embed", "twin", "a.w", "a.b"]
     weight = family.tensors["a.w"]
@@ -43,35 +43,35 @@ def test_tensors_have_plain_atoms_sizes_and_index_values():
     assert family.tensors["embed"].present == ((),)
 
 
-def test_conditions_of_group_and_tensor_add_up():
+def test_conditions_of_group_and_tensor_add_up() -> None:
     bias = bind().tensors["a.b"]
     assert bias.present == ((2,), (4,))
     assert bias.keep_dtype
     assert "a.w" not in bind(biased=False).tensors
 
 
-def test_tensors_that_a_config_lacks_are_known():
+def test_tensors_that_a_config_lacks_are_known() -> None:
     assert bind().known == {"embed", "a.w", "a.b", "c", "twin"}
 
 
-def test_ties_follow_their_condition():
+def test_ties_follow_their_condition() -> None:
     assert bind().ties == {}
     assert bind(tied=True).ties == {"twin": "embed"}
 
 
-def test_ties_need_equal_axes():
+def test_ties_need_equal_axes() -> None:
     with pytest.raises(MappingErrors) as error:
         bind(FAMILY.replace('to: "embed"', 'to: "a.w"'), tied=True)
     assert messages(error) == ["family.textproto:16: tie of 'twin' to 'a.w': axes differ"]
 
 
-def test_an_empty_tensor_exists_but_is_empty():
+def test_an_empty_tensor_exists_but_is_empty() -> None:
     family = bind(FAMILY.replace('size: "3"', 'size: "0" may_be_empty: true'))
     assert family.tensors["embed"].empty
     assert not bind().tensors["embed"].empty
 
 
-def test_all_that_a_config_lacks_is_reported_at_once():
+def test_all_that_a_config_lacks_is_reported_at_once() -> None:
     with pytest.raises(MappingErrors) as error:
         family_of(FAMILY, {})
     keys = {(issue.kind, issue.key, issue.location) for issue in error.value.issues}
@@ -82,7 +82,7 @@ def test_all_that_a_config_lacks_is_reported_at_once():
     }
 
 
-def test_a_requirement_that_does_not_hold_says_its_text():
+def test_a_requirement_that_does_not_hold_says_its_text() -> None:
     with pytest.raises(MappingErrors) as error:
         bind(hidden=3)
     (issue,) = error.value.issues
@@ -101,7 +101,7 @@ def test_a_requirement_that_does_not_hold_says_its_text():
         ('"hidden % 2 == 0"', '"hidden %"', "family.textproto:17: 'hidden %' ends too early"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_reported_with_its_line(old: str, new: str, message: str):
+def test_what_is_wrong_in_the_file_is_reported_with_its_line(old: str, new: str, message: str) -> None:
     assert old in FAMILY
     with pytest.raises(MappingErrors) as error:
         bind(FAMILY.replace(old, new))

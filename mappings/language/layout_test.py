@@ -61,7 +61,7 @@ def rejected(text: str, config: dict[str, object] | None = None, **options: obje
 # ---- scopes
 
 
-def test_layers_may_stand_in_the_name():
+def test_layers_may_stand_in_the_name() -> None:
     layout = bind(EMBED + 'scope { at { name: "layers.{l}." } ' + QKV + "}")
     assert shapes(layout) == {
         "embed": (10, 5),
@@ -76,13 +76,13 @@ def test_layers_may_stand_in_the_name():
 @pytest.mark.parametrize(
     ("axis", "shape", "at"), [("0", (3, 48, 5), 0), ("1", (48, 3, 5), 1), ("2", (48, 5, 3), 2), ("7", (48, 5, 3), 2)]
 )
-def test_stacked_layers_are_inserted_at_the_stack_axis(axis: str, shape: tuple[int, ...], at: int):
+def test_stacked_layers_are_inserted_at_the_stack_axis(axis: str, shape: tuple[int, ...], at: int) -> None:
     layout = bind(EMBED + f'stack_axis: "{axis}" scope {{ at {{ stack: "l" }} {QKV} }}')
     assert layout.arrays["q"].shape == shape
     assert layout.arrays["q"].stack_axes == (at,)
 
 
-def test_a_map_splits_layers_into_digits():
+def test_a_map_splits_layers_into_digits() -> None:
     at = 'at { name: "l{j}." map: "l = 2*b + j" over: "b: 2, j: 2" stack: "b" }'
     layout = bind(EMBED + f'stack_axis: "1" scope {{ {at} {QKV} }}', {"layers": 4})
     assert shapes(layout)["l1.q"] == (48, 2, 5)
@@ -91,7 +91,7 @@ def test_a_map_splits_layers_into_digits():
     assert [place.bases[place.ranks[(i,)]] for i in range(4)] == [(0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 0)]
 
 
-def test_a_remainder_may_be_empty():
+def test_a_remainder_may_be_empty() -> None:
     at = """at { name: "b{j}." map: "l = 3*b + j" over: "b: layers // 3, j: 3" stack: "b" }
     at { name: "rest{i}." map: "l = 3*(layers // 3) + i" over: "i: layers % 3" }"""
     text = EMBED + f"scope {{ {at} {QKV} }}"
@@ -100,14 +100,14 @@ def test_a_remainder_may_be_empty():
     assert not any(name.startswith("b") for name in bind(text, {"layers": 2}).arrays)
 
 
-def test_nested_digits_are_stacked_side_by_side():
+def test_nested_digits_are_stacked_side_by_side() -> None:
     at = 'at { map: "l = 3*b + j" over: "b: 2, j: 3" stack: "b j" }'
     layout = bind(EMBED + f'stack_axis: "1" scope {{ {at} {QKV} }}', {"layers": 6})
     assert layout.arrays["q"].shape == (48, 2, 3, 5)
     assert layout.arrays["q"].stack_axes == (1, 2)
 
 
-def test_conditions_choose_scopes_sites_and_rules():
+def test_conditions_choose_scopes_sites_and_rules() -> None:
     text = (
         EMBED
         + """option { name: "scan" value: ["true", "false"] default: "true" }
@@ -127,7 +127,7 @@ scope {
 # ---- axes
 
 
-def test_direct_sums_lie_behind_each_other():
+def test_direct_sums_lie_behind_each_other() -> None:
     rule = 'rule { name: "qkv" axes: "[q: h d | k: k d | v: k c] e" }'
     layout = bind(EMBED + f'scope {{ at {{ name: "{{l}}." }} {rule} }}')
     assert shapes(layout)["0.qkv"] == (96, 5)
@@ -135,7 +135,7 @@ def test_direct_sums_lie_behind_each_other():
     assert [layout.places["", id][0].bases[0] for id in "qkv"] == [(0, 0), (48, 0), (72, 0)]
 
 
-def test_a_sum_inside_a_product_interleaves():
+def test_a_sum_inside_a_product_interleaves() -> None:
     rule = 'rule { name: "kv" axes: "e (k [k: d | v: c])" } rule { tensor: "q" name: "q" axes: "h d e" }'
     layout = bind(EMBED + f'scope {{ at {{ name: "{{l}}." }} {rule} }}')
     assert shapes(layout)["0.kv"] == (5, 48)
@@ -144,7 +144,7 @@ def test_a_sum_inside_a_product_interleaves():
     assert (values.address["k"], values.address["c"], values.bases[0]) == ((1, 12), (1, 1), (0, 6))
 
 
-def test_ones_add_axes_and_branches_of_one_element():
+def test_ones_add_axes_and_branches_of_one_element() -> None:
     layout = bind(
         'rule { tensor: "embed" name: "embed" axes: "1 v (1 e)" } rule { tensor: "scalar" name: "s" axes: "" }\n'
         'atom { of: "c" is: "p r" } scope { at { name: "{l}." } rule { name: "kv" axes: "[k: 1 | v: 1] k e d" } '
@@ -156,7 +156,7 @@ def test_ones_add_axes_and_branches_of_one_element():
     assert shapes(layout)["0.kv"] == (2, 4, 5, 6)
 
 
-def test_padding_enlarges_an_array():
+def test_padding_enlarges_an_array() -> None:
     text = f"""option {{ name: "rows" default: "12" }}
 rule {{ tensor: "embed" name: "e" axes: "[v | 0: rows - size(v)] e" }}
 scope {{ at {{ name: "{{l}}." }} {QKV} }}"""
@@ -165,14 +165,14 @@ scope {{ at {{ name: "{{l}}." }} {QKV} }}"""
     assert rejected(text, rows=9) == ["layout.textproto:3: padding of -1 elements, from 'rows - size(v)'"]
 
 
-def test_an_empty_branch_leaves_the_others():
+def test_an_empty_branch_leaves_the_others() -> None:
     config: dict[str, object] = {"rows": True, "extra": 0}
     rule = 'rule { name: "e" axes: "[embed: v | extra: vx] e" }'
     layout = bind(rule + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}', config)
     assert shapes(layout)["e"] == (10, 5)
 
 
-def test_an_array_of_no_elements_is_not_made():
+def test_an_array_of_no_elements_is_not_made() -> None:
     config: dict[str, object] = {"rows": True, "extra": 0}
     rule = 'rule { tensor: "extra" name: "x" axes: "vx e" }'
     assert "x" not in bind(EMBED + rule + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}', config).arrays
@@ -199,7 +199,7 @@ scope {
 
 
 @pytest.mark.parametrize(("shards", "q", "k", "copies"), [(1, 48, 24, 1), (2, 24, 12, 1), (4, 12, 6, 1), (8, 6, 6, 2)])
-def test_a_shard_is_an_atom_in_the_part(shards: int, q: int, k: int, copies: int):
+def test_a_shard_is_an_atom_in_the_part(shards: int, q: int, k: int, copies: int) -> None:
     layout = bind(SHARDS, shards=shards)
     assert len(layout.arrays) == shards * 10
     array = layout.arrays[f"{shards - 1}|2.q"]
@@ -210,16 +210,16 @@ def test_a_shard_is_an_atom_in_the_part(shards: int, q: int, k: int, copies: int
     assert len(layout.places["", "embed"][0].copies) == shards
 
 
-def test_shards_that_do_not_divide_an_axis_are_errors():
+def test_shards_that_do_not_divide_an_axis_are_errors() -> None:
     assert "layout.textproto:13: 'h' = 8 is not the product ko=3 * t=1 * hs=2" in rejected(SHARDS, shards=3)
 
 
-def test_a_remaining_digit_without_copies_is_an_error():
+def test_a_remaining_digit_without_copies_is_an_error() -> None:
     messages = rejected(SHARDS.replace('axes: "(ks d) e" copies: "t"', 'axes: "(ks d) e"'), shards=8)
     assert messages == ["layout.textproto:14: 't' is not an axis of tensor 'k' (say copies: if equal copies are meant)"]
 
 
-def test_a_composite_is_spelled_in_the_layouts_order():
+def test_a_composite_is_spelled_in_the_layouts_order() -> None:
     at = f'scope {{ at {{ name: "{{l}}." }} {QKV} }}'
     halves = bind(EMBED + at).places["", "q"][0].address
     pairs = bind(EMBED + 'atom { name: "d" is: "r p" }' + at).places["", "q"][0].address
@@ -230,7 +230,7 @@ def test_a_composite_is_spelled_in_the_layouts_order():
 # ---- options
 
 
-def test_options_have_defaults_and_kinds():
+def test_options_have_defaults_and_kinds() -> None:
     text = (
         EMBED
         + f"""scope {{ at {{ name: "{{l}}." }} {QKV} }}
@@ -240,19 +240,21 @@ option {{ name: "version" value: ["0.2.4", "1"] default: "'1'" }}
 option {{ name: "rows" default: "layers * 2" }}
 option {{ name: "model" default: "''" }}
 option {{ name: "rope" value: ["a", "b"] default: "starts(model, 'x') ? 'a' : 'b'" }}
+option {{ name: "level" value: ["1", "2"] default: "gone ?? (starts(model, 'x') ? '1' : '2')" }}
 """
     )
     assert bind(text).options == {
-        "scan": True, "axis": 0, "version": "1", "rows": 6, "model": "", "rope": "b",
+        "scan": True, "axis": 0, "version": "1", "rows": 6, "model": "", "rope": "b", "level": "2",
     }  # fmt: skip
     given = bind(text, scan="false", axis="1", version="0.2.4", rows="32", model="x1")
     assert given.options == {
-        "scan": False, "axis": 1, "version": "0.2.4", "rows": 32, "model": "x1", "rope": "a",
+        "scan": False, "axis": 1, "version": "0.2.4", "rows": 32, "model": "x1", "rope": "a", "level": "1",
     }  # fmt: skip
     assert bind(text, scan=False, model="7").options["model"] == "7"
+    assert bind(text, level="1").options["level"] == "1"
 
 
-def test_options_that_do_not_exist_or_fit_are_errors():
+def test_options_that_do_not_exist_or_fit_are_errors() -> None:
     text = (
         EMBED
         + f"""scope {{ at {{ name: "{{l}}." }} {QKV} }}
@@ -271,7 +273,7 @@ option {{ name: "shards" }}
     ]
 
 
-def test_a_default_that_needs_itself_is_an_error_that_names_the_cycle():
+def test_a_default_that_needs_itself_is_an_error_that_names_the_cycle() -> None:
     text = EMBED + 'option { name: "a" default: "b" } option { name: "b" default: "a" }'
     assert any("defined by itself: a -> b -> a" in message for message in rejected(text))
 
@@ -279,20 +281,20 @@ def test_a_default_that_needs_itself_is_an_error_that_names_the_cycle():
 # ---- names
 
 
-def test_labels_are_words_in_names():
+def test_labels_are_words_in_names() -> None:
     at = 'at { name: "{b}." map: "l = 2*b + j" over: "b: 2, j: 2" }'
     text = f'label {{ name: "kind" atom: "j" value: ["local", "global"] }} scope {{ {at} {QKV} }}'
     layout = bind(EMBED + re.sub('name: "([qkv])"', r'name: "\1_{kind}"', text), {"layers": 4})
     assert {"0.q_local", "0.q_global", "1.q_local", "1.q_global"} < layout.arrays.keys()
 
 
-def test_roots_stand_before_names_and_a_rule_may_have_its_own():
+def test_roots_stand_before_names_and_a_rule_may_have_its_own() -> None:
     text = 'root: "params." scope { at { name: "{l}." } ' + QKV.replace('name: "k"', 'root: "other." name: "k"') + "}"
     names = bind(EMBED + text).arrays.keys()
     assert {"params.embed", "params.0.q", "other.0.k"} < names
 
 
-def test_ignored_names_are_generated():
+def test_ignored_names_are_generated() -> None:
     text = f"""scope {{ at {{ name: "{{l}}." }} {QKV} }}
 ignore {{ name: "{{l}}.inv_freq" reason: "computed" }} ignore {{ name: "step" reason: "count" carry: true }}"""
     layout = bind(EMBED + text)
@@ -300,7 +302,7 @@ ignore {{ name: "{{l}}.inv_freq" reason: "computed" }} ignore {{ name: "step" re
     assert [name for name, ignored in layout.ignored_names.items() if ignored.carry] == ["step"]
 
 
-def test_a_name_is_not_both_ignored_and_made():
+def test_a_name_is_not_both_ignored_and_made() -> None:
     text = f'scope {{ at {{ name: "{{l}}." }} {QKV} }} ignore {{ name: "{{l}}.q" reason: "x" }}'
     assert rejected(EMBED + text)[0] == "layout.textproto:1: '0.q' is ignored but made by a rule too"
 
@@ -308,7 +310,7 @@ def test_a_name_is_not_both_ignored_and_made():
 # ---- what arrays say
 
 
-def test_operations_are_evaluated():
+def test_operations_are_evaluated() -> None:
     text = """rule {
   tensor: "embed" name: "e" axes: "v e"
   op { scale { of: "size(e) * 5" half_powers: 1 factor_dtype: "bf16" } }
@@ -322,13 +324,13 @@ def test_operations_are_evaluated():
 
 
 @pytest.mark.parametrize("op", ['scale { of: "0" half_powers: 1 }', 'scale { of: "4" }', ""])
-def test_operations_without_effect_or_factor_are_errors(op: str):
+def test_operations_without_effect_or_factor_are_errors(op: str) -> None:
     text = f'rule {{ tensor: "embed" name: "e" axes: "v e" op {{ {op} }} }}'
     (message,) = rejected(text + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}')
     assert message.startswith("layout.textproto:2: ")
 
 
-def test_optional_keep_dtype_and_peer_dtype_are_exposed():
+def test_optional_keep_dtype_and_peer_dtype_are_exposed() -> None:
     family = family_of(
         FAMILY.replace('axes: "v e" }', 'axes: "v e" keep_dtype: true }', 1), {"layers": 3, "headed": True}
     )
@@ -344,7 +346,7 @@ scope {{ at {{ name: "{{l}}." }} {QKV} }}"""
     assert "h" not in layout.header(optional=False)
 
 
-def test_a_codec_gives_physical_arrays():
+def test_a_codec_gives_physical_arrays() -> None:
     family = family_of(FAMILY.replace('name: "c" size: "6"', 'name: "c" size: "64"'), {"layers": 1})
     text = """format: "f" option { name: "packed" value: ["true", "false"] default: "true" }
 rule { tensor: "embed" name: "e" axes: "v e" codec { kind: "fp8_block" block: ["4", "3"] } }
@@ -383,13 +385,13 @@ scope {
         ('kind: "mxfp4" array { role: "x" name: "y" }', "layout.textproto:2: codec 'mxfp4' has no role 'x'"),
     ],
 )
-def test_a_codec_that_does_not_fit_is_an_error(codec: str, message: str):
+def test_a_codec_that_does_not_fit_is_an_error(codec: str, message: str) -> None:
     text = f'rule {{ tensor: "embed" name: "e" axes: "v e" codec {{ {codec} }} }}'
     (found,) = rejected(text + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}')
     assert found.startswith(message)
 
 
-def test_mirrors_have_the_weights_shapes_without_operations():
+def test_mirrors_have_the_weights_shapes_without_operations() -> None:
     text = f"""root: "params."
 mirror {{ name: "mu" root: "opt.mu." }}
 rule {{ tensor: "embed" name: "e" axes: "v e" op {{ add {{ value: "1" }} }} }}
@@ -402,7 +404,7 @@ scope {{ at {{ name: "{{l}}." }} {QKV} }}"""
     assert not any(name.startswith("opt") for name in layout.header(mirrors=False))
 
 
-def test_a_rule_with_its_own_root_has_no_mirror():
+def test_a_rule_with_its_own_root_has_no_mirror() -> None:
     text = f"""mirror {{ name: "mu" root: "opt.mu." }}
 rule {{ tensor: "embed" name: "e" axes: "v e" root: "other." }} scope {{ at {{ name: "{{l}}." }} {QKV} }}"""
     assert {name for name in bind(text).arrays if name.endswith("e")} == {"other.e"}
@@ -411,7 +413,7 @@ rule {{ tensor: "embed" name: "e" axes: "v e" root: "other." }} scope {{ at {{ n
 # ---- absences
 
 
-def test_absences_say_what_a_layout_does_not_keep():
+def test_absences_say_what_a_layout_does_not_keep() -> None:
     text = (
         EMBED
         + f"""scope {{ at {{ name: "{{i}}." map: "l = i" over: "i: 2" }} {QKV} }}
@@ -442,24 +444,24 @@ absent {{ tensor: "head" when: "false" reason: "no" }}"""
         ('tensor: "embed" reason: "x"', "'embed' is declared absent but has a place at layout.textproto:2"),
     ],
 )
-def test_absences_that_say_nothing_true_are_errors(absent: str, message: str):
+def test_absences_that_say_nothing_true_are_errors(absent: str, message: str) -> None:
     messages = rejected(EMBED + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}\nabsent {{ {absent} }}')
     assert messages == [f"layout.textproto:7: {message}"]
 
 
-def test_a_tied_tensor_needs_no_place():
+def test_a_tied_tensor_needs_no_place() -> None:
     text = EMBED + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}'
     bind(text, {"headed": True, "tied": True})
     (message,) = rejected(text, {"headed": True})
     assert message.startswith("layout.textproto:1: 'head' (family.textproto:14) has no place in layout 'f'")
 
 
-def test_a_rule_whose_tensors_do_not_exist_has_no_effect():
+def test_a_rule_whose_tensors_do_not_exist_has_no_effect() -> None:
     rule = 'rule { tensor: "head" name: "h" axes: "v e" }'
     assert "h" not in bind(EMBED + rule + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}').arrays
 
 
-def test_a_sum_of_which_only_some_tensors_exist_is_an_error():
+def test_a_sum_of_which_only_some_tensors_exist_is_an_error() -> None:
     rule = 'rule { name: "e" axes: "[embed: v | head: v] e" }'
     messages = rejected(rule + f'scope {{ at {{ name: "{{l}}." }} {QKV} }}')
     assert messages == [

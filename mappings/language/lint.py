@@ -111,11 +111,13 @@ def _lint(name: str, root: Path | None) -> _Report:
     static_lint.check_family(source, layouts, issues)
     if any(issue.kind == "syntax" for issue in issues.found):
         return _Report(issues.found)
-    families = _bind_examples(source, issues)
-    bound = [found for layout in layouts for found in _bind_all(families, layout, issues)]
+    binding = Issues()
+    families = _bind_examples(source, binding)
+    bound = [found for layout in layouts for found in _bind_all(families, layout, binding)]
+    issues.extend(binding.found)
     _check_examples(source, list(families.values()), issues)
     effective = _effective(families.values(), bound)
-    if not issues:
+    if not binding:
         # An example that does not bind has no effects to speak of.
         for layout in layouts:
             _check_effects(layout, effective, issues)
@@ -168,11 +170,12 @@ def _choices(layout: LayoutSource) -> Iterator[dict[str, object]]:
     count = math.prod(len(_values(option)) for option in options)
     check_enumerable(count, MAX_COMBINATIONS, "combinations of option values", layout.location)
     for values in itertools.product(*map(_values, options)):
-        yield {option.name: value for option, value in zip(options, values, strict=True)}
+        yield {option.name: value for option, value in zip(options, values, strict=True) if value is not None}
 
 
 def _values(option: Option) -> tuple[object, ...]:
-    return listed_values(option) or option.tried
+    """The values to bind with; None stands for the default of an option that lists no values."""
+    return listed_values(option) or ((None, *option.tried) if option.tried else ())
 
 
 # ---- S4 and S6
@@ -215,14 +218,14 @@ def _check_values(layout: LayoutSource, bound: Sequence[_Bound], issues: Issues)
             others = tuple((name, value) for name, value in each.choice.items() if name != option.name)
             groups.setdefault((each.example, others), []).append(each)
         for value in _values(option):
-            if not any(_differs(group, option.name, value, meaning) for group in groups.values()):
+            if value is not None and not any(_differs(group, option.name, value, meaning) for group in groups.values()):
                 text = f"option {option.name}={text_of(value)} makes no difference in any example [S6]"
                 issues.add(option.location, text, "lint")
 
 
 def _differs(group: Sequence[_Bound], option: str, value: object, meaning: Mapping[_Bound, object]) -> bool:
-    here = [meaning[each] for each in group if each.choice[option] == value]
-    there = [meaning[each] for each in group if each.choice[option] != value]
+    here = [meaning[each] for each in group if each.choice.get(option) == value]
+    there = [meaning[each] for each in group if each.choice.get(option) != value]
     return any(one != other for one in here for other in there)
 
 

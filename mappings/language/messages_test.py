@@ -3,6 +3,8 @@
 import pytest
 
 from mappings.language.errors import MappingErrors
+from mappings.language.layout import bind_layout
+from mappings.language.loader import parse_layout
 from mappings.language.testing import family_of, layout_of
 
 FAMILY = """name: "toy"
@@ -54,51 +56,51 @@ scope {
 def messages(text: str, old: str = "", new: str = "", layers: int = 5, **options: object) -> list[str]:
     """What binding a changed layout says."""
     assert text.count(old) >= 1, old
-    file = "meta.textproto" if text is META else "maxtext.textproto"
+    source = parse_layout(text.replace(old, new, 1), "meta.textproto" if text is META else "maxtext.textproto", "toy")
     with pytest.raises(MappingErrors) as error:
-        layout_of(family_of(FAMILY, {"layers": layers}), text.replace(old, new, 1), file, **options)
+        bind_layout(family_of(FAMILY, {"layers": layers}), source, options)
     return [str(issue) for issue in error.value.issues]
 
 
-def test_the_unchanged_layouts_bind():
+def test_the_unchanged_layouts_bind() -> None:
     family = family_of(FAMILY, {"layers": 5})
     for shards in (1, 2, 4, 8):
         assert len(layout_of(family, META, shards=shards).arrays) == 12 * shards
     assert len(layout_of(family, MAXTEXT).arrays) == 6
 
 
-def test_an_axis_without_place():
+def test_an_axis_without_place() -> None:
     assert messages(META, '"(hs d) e"', '"(hs d) v"') == [
         "meta.textproto:14: axis 'e' of tensor 'attn.q' has no place in this rule"
     ]
 
 
-def test_an_axis_of_another_tensor():
+def test_an_axis_of_another_tensor() -> None:
     assert messages(META, '"(hs d) e"', '"(hs d) e v"') == [
         "meta.textproto:14: 'v' is not an axis of tensor 'attn.q' (say copies: if equal copies are meant)"
     ]
 
 
-def test_a_remaining_digit_of_the_shards():
+def test_a_remaining_digit_of_the_shards() -> None:
     assert messages(META, 'axes: "(ks d) e" copies: "t"', 'axes: "(ks d) e"', shards=8) == [
         "meta.textproto:15: 't' is not an axis of tensor 'attn.k' (say copies: if equal copies are meant)"
     ]
 
 
-def test_indivisible_shards_name_the_digits():
+def test_indivisible_shards_name_the_digits() -> None:
     assert messages(META, shards=3) == [
         "meta.textproto:14: 'h' = 8 is not the product ko=3 * t=1 * hs=2",
         "meta.textproto:15: 'k' = 4 is not the product ko=3 * ks=1",
     ]
 
 
-def test_a_name_that_two_rules_make():
+def test_a_name_that_two_rules_make() -> None:
     assert messages(META, "attention.wq", "attention.wk") == [
         "meta.textproto:15: name '0|layers.0.attention.wk.weight' is already made by the rule at meta.textproto:14"
     ]
 
 
-def test_a_tensor_without_place_says_which_layer():
+def test_a_tensor_without_place_says_which_layer() -> None:
     assert messages(MAXTEXT, "i: layers - 2", "i: layers - 3") == [
         f"maxtext.textproto:1: 'attn.{name}' at {{'l': 4}} (family.textproto:{line}) has no place in layout 'maxtext' "
         "and is not declared absent"
@@ -106,13 +108,13 @@ def test_a_tensor_without_place_says_which_layer():
     ]
 
 
-def test_several_layers_without_place_are_one_message():
+def test_several_layers_without_place_are_one_message() -> None:
     (first, _) = messages(MAXTEXT, "i: layers - 2", "i: 1")
     assert first.endswith("'attn.q' at {'l': 3} (family.textproto:11) has no place in layout 'maxtext' "
                           "and is not declared absent (and 1 more)")  # fmt: skip
 
 
-def test_a_second_place_names_the_first():
+def test_a_second_place_names_the_first() -> None:
     at = 'at { name: "again." map: "l = 3" over: "i: 1" }\n  rule { tensor: "attn.q"'
     assert messages(MAXTEXT, 'rule { tensor: "attn.q"', at) == [
         "maxtext.textproto:10: 'attn.q' at {'l': 3} already has a place, at maxtext.textproto:10",
@@ -120,37 +122,37 @@ def test_a_second_place_names_the_first():
     ]
 
 
-def test_a_misspelt_symbol():
+def test_a_misspelt_symbol() -> None:
     assert messages(MAXTEXT, "vocab_rows - size(v)", "vocab_row - size(v)") == [
         "maxtext.textproto:4: 'vocab_row - size(v)': no config key, symbol or option named 'vocab_row'"
     ]
 
 
-def test_an_unclosed_sum():
+def test_an_unclosed_sum() -> None:
     assert messages(MAXTEXT, "size(v)] e", "size(v) e") == [
         "maxtext.textproto:4: cannot read 'vocab_rows - size(v) e' from 'e'"
     ]
 
 
-def test_an_array_that_is_not_filled():
+def test_an_array_that_is_not_filled() -> None:
     (message, *_) = messages(MAXTEXT, "i: layers - 2", "i: layers - 1")
     assert message == ("maxtext.textproto:9: array 'moe.query' (4, 40, 8, 6) is filled with 5760 of 7680 elements")
 
 
-def test_two_sites_with_one_prefix():
+def test_two_sites_with_one_prefix() -> None:
     assert messages(MAXTEXT, '"moe."', '"dense."')[0] == (
         "maxtext.textproto:9: name 'dense.query' would hold two parts of 'attn.q'; an index is missing in the name"
     )
 
 
-def test_a_layer_that_the_name_forgets():
+def test_a_layer_that_the_name_forgets() -> None:
     assert messages(META, '"layers.{l}."', '"layers."') == [
         "meta.textproto:14: axis 'l' of tensor 'attn.q' has no place in this rule",
         "meta.textproto:15: axis 'l' of tensor 'attn.k' has no place in this rule",
     ]
 
 
-def test_a_digit_that_the_name_forgets():
+def test_a_digit_that_the_name_forgets() -> None:
     (message, *_) = messages(MAXTEXT, 'name: "dense." map: "l = i" over: "i: 2" stack: "i"',
                              'name: "dense." map: "l = i" over: "i: 2"')  # fmt: skip
     assert message == (
@@ -158,48 +160,48 @@ def test_a_digit_that_the_name_forgets():
     )
 
 
-def test_two_values_of_the_digits_for_one_layer():
+def test_two_values_of_the_digits_for_one_layer() -> None:
     messages_ = messages(MAXTEXT, 'map: "l = i" over: "i: 2"', 'map: "l = i // 2" over: "i: 2"')
     assert messages_ == ["maxtext.textproto:7: two places for l=0"]
 
 
-def test_a_digit_in_the_name_and_in_an_axis():
+def test_a_digit_in_the_name_and_in_an_axis() -> None:
     assert messages(MAXTEXT, '"query"', '"query{h}"') == ["maxtext.textproto:9: 'h' stands in the name and in an axis"]
 
 
-def test_an_axis_that_appears_twice():
+def test_an_axis_that_appears_twice() -> None:
     assert messages(MAXTEXT, '"e h d"', '"e h d h"') == ["maxtext.textproto:9: axis 'h' appears twice"]
 
 
-def test_a_digit_that_is_an_axis_of_the_tensor():
+def test_a_digit_that_is_an_axis_of_the_tensor() -> None:
     (message, *_) = messages(MAXTEXT, 'map: "l = i" over: "i: 2" stack: "i"', 'map: "l = k" over: "k: 2" stack: "k"')
     assert message == "maxtext.textproto:7: digit 'k' of 'over' is an axis of tensor 'attn.k'"
 
 
-def test_digits_without_a_map():
+def test_digits_without_a_map() -> None:
     (message, *_) = messages(MAXTEXT, 'map: "l = i" over: "i: 2"', 'over: "i: 2"')
     assert message == "maxtext.textproto:7: 'over' without a 'map' that uses 'i'"
 
 
-def test_a_tensor_outside_the_mapped_layers():
+def test_a_tensor_outside_the_mapped_layers() -> None:
     (message, *_) = messages(
         MAXTEXT, 'rule { tensor: "attn.q"', 'rule { tensor: "norm" name: "n" axes: "e" }\nrule { tensor: "attn.q"'
     )
     assert message == "maxtext.textproto:9: tensor 'norm' has no axis 'l'"
 
 
-def test_unknown_tensors_and_atoms():
+def test_unknown_tensors_and_atoms() -> None:
     assert messages(MAXTEXT, '"attn.q"', '"attn.qq"')[0] == "maxtext.textproto:9: unknown tensor 'attn.qq'"
     assert messages(MAXTEXT, '"e h d"', '"e h dd"') == ["maxtext.textproto:9: no atom named 'dd'"]
 
 
-def test_copies_that_are_not_in_the_name():
+def test_copies_that_are_not_in_the_name() -> None:
     assert messages(MAXTEXT, '"e h d"', '"e h d" copies: "k"') == [
         "maxtext.textproto:9: copies 'k' are not in the name"
     ]
 
 
-def test_rules_that_name_their_tensor_twice_or_not():
+def test_rules_that_name_their_tensor_twice_or_not() -> None:
     both = messages(MAXTEXT, 'name: "key" axes: "e k d"', 'name: "key" axes: "e k [attn.k: d]"')
     assert both == ["maxtext.textproto:10: a rule with labelled branches has no 'tensor'"]
     assert messages(MAXTEXT, 'tensor: "norm" ', "") == [
@@ -208,7 +210,7 @@ def test_rules_that_name_their_tensor_twice_or_not():
     ]
 
 
-def test_all_violations_are_reported_at_once():
+def test_all_violations_are_reported_at_once() -> None:
     text = MAXTEXT.replace('"e h d"', '"h d"').replace("vocab_rows - size(v)", "size(v) - vocab_rows")
     with pytest.raises(MappingErrors) as error:
         layout_of(family_of(FAMILY, {"layers": 5}), text.replace('rule { tensor: "norm" name: "norm" axes: "e" }', ""))
@@ -219,7 +221,7 @@ def test_all_violations_are_reported_at_once():
     ]
 
 
-def test_the_text_of_several_issues_has_a_line_for_each():
+def test_the_text_of_several_issues_has_a_line_for_each() -> None:
     with pytest.raises(MappingErrors) as error:
         layout_of(family_of(FAMILY, {"layers": 5}), META, shards=3)
     assert str(error.value).count("\n") == 1

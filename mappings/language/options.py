@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mappings.language.errors import Issues, MappingErrors
+from mappings.language import expressions
+from mappings.language.errors import Issues, MappingErrors, reading
 from mappings.language.evaluation import shown
 from mappings.language.family import Family
 from mappings.language.nodes import LayoutNode, LayoutSource, Option
@@ -45,7 +46,8 @@ def bind_options(node: LayoutNode, symbols: Symbols, given: Mapping[str, object]
     def value_of(name: str) -> object:
         option = declared[name]
         if name in given:
-            return _allowed(option, _converted(option, given[name], symbols))
+            value = given[name]
+            return _allowed(option, _read(option, value) if isinstance(value, str) else value)
         if not option.default:
             raise MappingErrors.of(option.location, f"option '{name}' must be given", "option")
         return _allowed(option, symbols.evaluate(option.default, option.location))
@@ -70,26 +72,25 @@ def text_of(value: object) -> str:
 
 
 def _read(option: Option, text: str) -> object:
-    """A text as the kind of value that the option has: its default's, or, failing that, what the text looks like."""
-    if re.fullmatch(r"\s*'[^']*'\s*", option.default):
+    """A text as the kind of value that the option has: a text if its default is one, else what it looks like."""
+    if option.default and _is_text(reading(expressions.parse, option.default, option.location)):
         return text
     if text in ("true", "false"):
         return text == "true"
     return int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
 
 
-def _converted(option: Option, value: object, symbols: Symbols) -> object:
-    if not isinstance(value, str):
-        return value
-    converted = _read(option, value)
-    if option.value or not option.default:
-        return converted
-    # An option that lists no values (a model's name, a number of shards) has the kind of its default.
-    try:
-        default = symbols.evaluate(option.default, option.location)
-    except MappingErrors:
-        return converted
-    return value if isinstance(default, str) else converted
+def _is_text(tree: expressions.Expression) -> bool:
+    """Whether an expression is written to give a text."""
+    match tree:
+        case expressions.Literal(value=value):
+            return isinstance(value, str)
+        case expressions.Conditional(then=then):
+            return _is_text(then)
+        case expressions.Binary(operator="??", right=right):
+            return _is_text(right)
+        case _:
+            return False
 
 
 def _allowed(option: Option, value: object) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from mappings.language import expressions
-from mappings.language.errors import LanguageSyntaxError, MappingErrors, MissingKeyError
+from mappings.language.errors import MappingErrors, MissingKeyError, reading
 from mappings.language.evaluation import EvaluationError, evaluate, shown, truth
 from mappings.language.limits import MAX_SIZE
 from mappings.language.nodes import Atom, Let
@@ -78,15 +78,7 @@ class Symbols:
         Raises:
             MappingErrors: the expression cannot be read or has no value.
         """
-        try:
-            return evaluate(expressions.parse(text), _View(self, index))
-        except LanguageSyntaxError as error:
-            raise MappingErrors.of(location, str(error), "syntax") from None
-        except EvaluationError as error:
-            message = f"'{text}': {error}"
-            if error.kind == "missing_key":
-                raise MissingKeyError(location, message, error.key) from None
-            raise MappingErrors.of(location, message, error.kind) from None
+        return self._value(reading(expressions.parse, text, location), text, location, index)
 
     def evaluate_tree(self, tree: expressions.Expression, text: str, location: str, index: Mapping[str, int]) -> int:
         """The integer value of a tree that is part of `text`.
@@ -94,14 +86,16 @@ class Symbols:
         Raises:
             MappingErrors: it has no value, or is no integer.
         """
+        return _whole(self._value(tree, text, location, index), text, location)
+
+    def _value(self, tree: expressions.Expression, text: str, location: str, index: Mapping[str, int]) -> object:
         try:
-            value = evaluate(tree, _View(self, index))
+            return evaluate(tree, _View(self, index))
         except EvaluationError as error:
             message = f"'{text}': {error}"
             if error.kind == "missing_key":
                 raise MissingKeyError(location, message, error.key) from None
             raise MappingErrors.of(location, message, error.kind) from None
-        return _whole(value, text, location)
 
     def integer(self, text: str, location: str, index: Mapping[str, int] = _NO_INDEX) -> int:
         """The value of an expression that must be an integer."""

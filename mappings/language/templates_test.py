@@ -8,7 +8,7 @@ from mappings.language.scopes import Symbols
 from mappings.language.templates import Hole, Symbol, parse
 
 
-def test_texts_holes_and_symbols():
+def test_texts_holes_and_symbols() -> None:
     assert parse("a.{l}.{$root}b{(x y)+1}{kind}") == (
         "a.",
         Hole(("l",), None, "l"),
@@ -23,7 +23,7 @@ def test_texts_holes_and_symbols():
 
 
 @pytest.mark.parametrize("text", ["{", "a}", "{}", "{l", "{{l}}", "{l-1}", "{(l)", "{$}", "{$a.b}", "{a b}", "{l+}"])
-def test_what_is_no_template_is_an_error(text: str):
+def test_what_is_no_template_is_an_error(text: str) -> None:
     with pytest.raises(LanguageSyntaxError):
         parse(text)
 
@@ -55,7 +55,7 @@ def namer() -> Namer:
 )
 def test_names_print_mixed_radix_values_words_and_symbols(
     namer: Namer, template: str, digits: dict[str, int], name: str
-):
+) -> None:
     bound = namer.bind(((template, "f:1"),), {"b": 7})
     assert bound.text(digits) == name
     assert bound.digits.keys() == digits.keys()
@@ -72,12 +72,12 @@ def test_names_print_mixed_radix_values_words_and_symbols(
         ("{l", "f:1: unbalanced braces in '{l'"),
     ],
 )
-def test_names_of_what_does_not_exist_are_errors(namer: Namer, template: str, message: str):
+def test_names_of_what_does_not_exist_are_errors(namer: Namer, template: str, message: str) -> None:
     with pytest.raises(MappingErrors) as error:
         namer.bind(((template, "f:1"),), {})
     assert str(error.value) == message
 
 
-def test_a_part_is_joined_by_a_mark_unless_it_is_empty(namer: Namer):
+def test_a_part_is_joined_by_a_mark_unless_it_is_empty(namer: Namer) -> None:
     assert namer.bind_full(("{s}", "f:1"), (("w", "f:2"),), {}).text({"x": 1, "y": 0}) == "3|w"
     assert namer.bind_full(("", "f:1"), (("w", "f:2"),), {}).text({}) == "w"

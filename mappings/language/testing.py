@@ -23,9 +23,9 @@ def family_of(text: str, config: Mapping[str, object]) -> Family:
     return bind_family(parse_family(text), config)
 
 
-def layout_of(family: Family, text: str, file: str = "layout.textproto", **options: object) -> Layout:
-    """A bound layout from its text; messages call its file `file`."""
-    return bind_layout(family, parse_layout(text, file, family.name), options)
+def layout_of(family: Family, text: str, **options: object) -> Layout:
+    """A bound layout from its text; messages call its file layout.textproto."""
+    return bind_layout(family, parse_layout(text, "layout.textproto", family.name), options)
 
 
 def numbered(layout: Layout, *, mirrors: bool = False) -> dict[str, Values]:

@@ -74,7 +74,7 @@ def changed_json(file: str, change: Change) -> Edit:
     return apply
 
 
-def with_fields(file: str = "config.json", **fields: object) -> Edit:
+def with_fields(file: str = "config.json", /, **fields: object) -> Edit:
     """Sets fields of a JSON file."""
     return changed_json(file, lambda content: content.update(fields))
 
@@ -96,7 +96,12 @@ def with_bytes(file: str, change: Callable[[bytes], bytes]) -> Edit:
 
 def without(*files: str) -> Edit:
     """Removes files."""
-    return lambda directory: [(directory / file).unlink() for file in files]
+
+    def apply(directory: Path) -> None:
+        for file in files:
+            (directory / file).unlink()
+
+    return apply
 
 
 def changed_header(file: str, change: Change) -> Edit:
@@ -120,6 +125,6 @@ def changed_tensors(change: Change, file: str = "model.safetensors") -> Edit:
     def apply(directory: Path) -> None:
         tensors: dict[str, Any] = dict(load_file(directory / file))
         change(tensors)
-        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, directory / file)
+        save_file({name: np.array(values, order="C") for name, values in tensors.items()}, directory / file)
 
     return apply

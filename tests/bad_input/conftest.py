@@ -1,4 +1,4 @@
-"""Good checkpoints for each test to damage, and a destination that is absent or empty."""
+"""Good checkpoints for each test to damage, and a destination that is not there yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bad_input import checkpoints
-from tests.bad_input.running import hf_to_maxtext
+from tests.bad_input.running import Convert, hf_to_maxtext, maxtext_to_hf
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +40,20 @@ def maxtext(templates: Path, tmp_path: Path) -> Path:
     return _copy(templates, tmp_path, "maxtext")
 
 
-@pytest.fixture(params=["absent", "empty"])
-def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A directory to convert into: one that does not exist, nor its parents, or an empty one."""
-    place = tmp_path / "new" / "folder" / "out"
-    if request.param == "empty":
-        place.mkdir(parents=True)
-    return place
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    """A directory to convert into that does not exist, nor do its parents."""
+    return tmp_path / "new" / "folder" / "out"
+
+
+@pytest.fixture(params=["hf-to-maxtext", "maxtext-to-hf"])
+def convert(request: pytest.FixtureRequest) -> Convert:
+    """Either direction, from a good source: takes the destination and flags."""
+    if request.param == "hf-to-maxtext":
+        hf: Path = request.getfixturevalue("hf")
+        return lambda destination, *flags: hf_to_maxtext(hf, destination, *flags)
+    maxtext: Path = request.getfixturevalue("maxtext")
+    return lambda destination, *flags: maxtext_to_hf(maxtext, destination, *flags)
 
 
 def _copy(templates: Path, tmp_path: Path, name: str) -> Path:

@@ -33,6 +33,7 @@ _EXIT_CODES = {
     "INTERNAL": 3,
     "QUICKSTART_FAILED": 3,
 }
+_WORST_FIRST = (3, 2, 4, 5, 143)
 _LIBRARY = ("VERIFICATION_FAILED", "MAPPING_INVALID", "INTERNAL", "QUICKSTART_FAILED")
 
 _seen: list[str] = []
@@ -77,7 +78,7 @@ def refused(run: Run, *faults: Fault) -> None:
     assert run.ids == sorted(fault.id for fault in faults), run.summary
     _matched(run.failures, faults, run)
     codes = {_EXIT_CODES.get(fault.id, 2) for fault in faults}
-    assert codes == {run.code}, run.summary
+    assert run.code == next(code for code in _WORST_FIRST if code in codes), run.summary
     for entry in run.failures:
         assert entry.owner == ("LIBRARY" if entry.id in _LIBRARY else "USAGE")
     _seen.extend(fault.id for fault in faults)
@@ -113,9 +114,11 @@ def snapshot(place: Path) -> dict[str, tuple[Any, ...]]:
 
 def assert_same(now: dict[str, tuple[Any, ...]], then: dict[str, tuple[Any, ...]]) -> None:
     """Checks that two snapshots are equal; names what is not."""
-    assert sorted(now.keys() - then.keys()) == [], "left behind"
-    assert sorted(then.keys() - now.keys()) == [], "removed"
-    assert [name for name in then if now[name] != then[name]] == [], "changed"
+    left, gone = sorted(now.keys() - then.keys()), sorted(then.keys() - now.keys())
+    changed = [name for name in then if name in now and now[name] != then[name]]
+    assert not left, f"left behind: {left}"
+    assert not gone, f"removed: {gone}"
+    assert not changed, f"changed: {changed}"
 
 
 def triggers(*ids: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -140,7 +143,7 @@ def _flags_of(subcommand: str) -> frozenset[str]:
     values = flags.FlagValues()
     importlib.import_module(module).PROGRAM.define(values)
     usage.define_common(values)
-    return frozenset(values)
+    return frozenset(values) | {"help"}
 
 
 def _matched(entries: list[Entry], faults: tuple[Fault, ...], run: Run) -> None:

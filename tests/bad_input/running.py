@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import io
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from container import entrypoint
@@ -23,6 +24,9 @@ _FIELDS = {
     "Subject: ": "subject",
     "Suggestion: ": "suggestion",
 }
+_LIBC = ctypes.CDLL(None)
+_PR_CAPBSET_DROP = 24
+_CAPABILITIES = 64
 _OUTCOMES = {
     "INFO": "The process is completed without any errors.",
     "ERROR": "One or more failures have occurred. Do not deploy",
@@ -100,7 +104,8 @@ class Run:
         numbers = [int(match[1]) for line in lines if (match := _STEP.fullmatch(line))]
         assert numbers == list(range(1, len(numbers) + 1)), self.output
         outside = [line for line in lines if not line.startswith("    ")]
-        assert not any("Traceback" in line or '  File "' in line for line in outside), self.output
+        traced = ("Traceback (most recent call last)", 'File "')
+        assert not any(line.lstrip().startswith(traced) for line in outside), self.output
         assert self.errors == "", self.errors
 
 
@@ -118,10 +123,12 @@ def recast(*arguments: object) -> Run:
     return Run(words, code, output.getvalue(), errors.getvalue())
 
 
+Convert = Callable[..., Run]
+"""A conversion from a source that is given already: takes the destination and flags."""
+
+
 def hf_to_maxtext(source: Path, destination: Path, *arguments: str) -> Run:
-    return recast(
-        "hf-to-maxtext", f"--hf_model_path={source}", f"--base_output_directory={destination}", *arguments
-    )
+    return recast("hf-to-maxtext", f"--hf_model_path={source}", f"--base_output_directory={destination}", *arguments)
 
 
 def maxtext_to_hf(source: Path, destination: Path, *arguments: str) -> Run:
@@ -130,22 +137,38 @@ def maxtext_to_hf(source: Path, destination: Path, *arguments: str) -> Run:
     )
 
 
-def process(*arguments: object, user: int | None = None, limit: int = 60) -> Run:
-    """Runs a subcommand in a process of its own, as another user where one is given."""
+def process(
+    *arguments: object, powerless: bool = False, script: str = "", before: Sequence[str] = (), limit: int = 60
+) -> Run:
+    """Runs a subcommand in a process of its own.
+
+    Args:
+        arguments: the subcommand and what is given to it.
+        powerless: whether file modes bind the process even if root runs the tests.
+        script: Python code to run in place of the entrypoint, with the arguments in `before` in front of the others.
+        before: see script.
+        limit: seconds after which it hangs.
+    """
     words = tuple(str(argument) for argument in arguments)
+    program = ["-c", script] if script else ["-m", "container.entrypoint"]
     ended = subprocess.run(
-        [sys.executable, "-m", "container.entrypoint", *words],
+        [sys.executable, *program, *before, *words],
         cwd=_root(),
         env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         timeout=limit,
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
+        preexec_fn=_drop_capabilities if powerless and os.geteuid() == 0 else None,
     )
     return Run(words, ended.returncode, ended.stdout, ended.stderr)
+
+
+def _drop_capabilities() -> None:
+    """What the next program that this process executes cannot get back, though root owns it."""
+    for capability in range(_CAPABILITIES):
+        _LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def environment() -> Mapping[str, str]:

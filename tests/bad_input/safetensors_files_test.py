@@ -44,6 +44,11 @@ def same_tensors_twice(directory: Path) -> None:
     (directory / cp.INDEX).unlink()
 
 
+def link_to_nothing(directory: Path) -> None:
+    (directory / cp.shard(1)).unlink()
+    (directory / cp.shard(1)).symlink_to(directory / "blobs" / "gone")
+
+
 def header_only(length: int, text: bytes) -> cp.Edit:
     return cp.with_bytes(ONE, lambda _: length.to_bytes(8, "little") + text)
 
@@ -166,10 +171,7 @@ INDEX_CASES = (
     ),
     Case(
         "a_shard_that_is_a_link_to_nothing",
-        lambda directory: [
-            (directory / cp.shard(1)).unlink(),
-            (directory / cp.shard(1)).symlink_to(directory / "blobs" / "gone"),
-        ],
+        link_to_nothing,
         (Fault("MISSING_SHARD", cp.shard(1)),),
     ),
     Case(

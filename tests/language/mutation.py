@@ -36,8 +36,8 @@ SURVIVORS = Path(__file__).with_name("mutation_survivors.txt")
 FAMILY = "llama"
 FORMATS = ("hf", "maxtext")
 
-Stage = Literal["lint", "headers", "values", "none"]
-STAGES: tuple[Stage, ...] = ("lint", "headers", "values", "none")
+Stage = Literal["lint", "headers", "values", "none", "crash"]
+STAGES: tuple[Stage, ...] = ("lint", "headers", "values", "none", "crash")
 _BIASES = {
     "attn.q_bias": "self_attn.q_proj.bias",
     "attn.k_bias": "self_attn.k_proj.bias",
@@ -118,14 +118,16 @@ def all_edits() -> list[Edit]:
 
 
 def stage_of(edit: Edit, checked: Sequence[Case]) -> tuple[Stage, str]:
-    """The first stage that finds an edit, and what it says."""
+    """The first stage that finds an edit, and what it says; "crash" if the language does not report it as it should."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name in (FAMILY, "common"):
-            if (MAPPINGS / name).exists():
-                shutil.copytree(MAPPINGS / name, root / name)
+            shutil.copytree(MAPPINGS / name, root / name)
         (root / edit.file).write_text(edit.text, encoding="utf-8")
-        return examine(root, checked)
+        try:
+            return examine(root, checked)
+        except Exception as error:  # whatever it is: a wrong text must end in MappingErrors
+            return "crash", repr(error)
 
 
 def examine(root: Path, checked: Sequence[Case]) -> tuple[Stage, str]:
@@ -300,6 +302,8 @@ def _main() -> None:
     for edit, stage in outcomes:
         if stage == "none":
             print(f"{edit.key} => {reasons.get(edit.key, 'NOT EXPLAINED')}")
+        if stage == "crash":
+            print(f"{edit.key} => CRASH")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""The table of all error ids in docs/errors.md: `python -m reporting.error_table > docs/errors.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from recast_proto import error_pb2
+from reporting import console
+from reporting.diagnostics import Diagnostic, exit_code_of
+
+MEANINGS: Mapping[str, str] = {
+    "INVALID_FLAG": "A flag or argument is unknown, missing or has an impossible value.",
+    "UNKNOWN_SUBCOMMAND": "There is no such subcommand.",
+    "HF_MODEL_PATH_REQUIRED": "The directory of the Hugging Face checkpoint was not given; Recast downloads nothing.",
+    "REMOTE_NOT_SUPPORTED": "A path begins with a scheme such as `gs://`.",
+    "NOT_SUPPORTED_YET": "The flag or the kind of storage is known, but nothing implements it yet.",
+    "MODEL_NAME_UNKNOWN": "No published model and no layout has this name.",
+    "MODEL_NAME_AMBIGUOUS": "Several models fit the files, and they store different values.",
+    "MODEL_NAME_MISMATCH": "The named model differs from config.json, or from what the checkpoint was written with.",
+    "EXACTNESS_NOT_MET": "An array would be ROUNDING or LOSSY, and `--require_exact` was given.",
+    "SCAN_LAYERS_MISMATCH": "`--scan_layers` or the metadata contradicts the arrays of the checkpoint.",
+    "SOURCE_NOT_READABLE": "The user of the process may not read a file of the source.",
+    "SOURCE_NOT_FOUND": "The source, or one of its files, is not there.",
+    "SOURCE_NOT_RECOGNIZED": "The source holds no checkpoint of the format that is read.",
+    "DESTINATION_EXISTS": "Something is at the destination that this run may not replace.",
+    "DESTINATION_NOT_WRITABLE": "This user may not write to the destination.",
+    "DESTINATION_INSIDE_SOURCE": "The destination lies in the source, or holds it.",
+    "DISK_SPACE": "The output is larger than the free space, found before the first byte is written.",
+    "DISK_FULL": "The file system became full, or a quota was reached, during the run.",
+    "INPUT_OUTPUT": "The operating system reported an error while reading or writing.",
+    "DESTINATION_BUSY": "Another run is writing to the same destination.",
+    "MISSING_SHARD": "A file that the index names, or that the numbering implies, is not there.",
+    "MISSING_INDEXED_TENSOR": "The index places a tensor in a file that does not hold it.",
+    "UNINDEXED_TENSOR": "A file holds a tensor that the index does not name.",
+    "INDEX_INVALID": "The index is no JSON, says nothing, or stands beside another checkpoint.",
+    "PATH_ESCAPES": "A name in the metadata leads out of the checkpoint's directory.",
+    "FILE_TRUNCATED": "A file ends before its header or its data do.",
+    "HEADER_INVALID": "The header of a safetensors file is damaged, or the file is something else.",
+    "OFFSETS_INVALID": "Byte ranges of tensors overlap, leave gaps, or do not match their shapes.",
+    "DTYPE_NOT_SUPPORTED": "A tensor has a type of element that Recast does not know.",
+    "DUPLICATE_TENSOR": "Two files hold a tensor of the same name.",
+    "CHECKPOINT_UNFINISHED": "An Orbax save was interrupted, and the checkpoint is not complete.",
+    "ORBAX_METADATA_INVALID": "The metadata of an Orbax checkpoint is damaged.",
+    "ORBAX_ARRAY_UNREADABLE": "An array of an Orbax checkpoint is not there, or damaged.",
+    "CONFIG_MISSING": "There is no config.json, and no published model was named.",
+    "CONFIG_INVALID": "config.json, or another file that travels with the weights, cannot be read.",
+    "CONFIG_FIELD_MISSING": "config.json lacks a field that the family needs.",
+    "CONFIG_FIELD_INVALID": "A field of config.json has a value that no model of the family has.",
+    "UNKNOWN_ARCHITECTURE": "No family that Recast knows has this model_type or architecture.",
+    "UNKNOWN_ROPE_TYPE": "The kind of rotary embedding is none that the family has.",
+    "CONFIG_CONTRADICTS_TENSORS": "config.json describes another model than the tensors are.",
+    "UNKNOWN_TENSOR": "A tensor of the source is none of the model's.",
+    "MISSING_TENSOR": "A tensor of the model is not in the source.",
+    "TENSOR_SHAPE": "A tensor has another shape than config.json implies.",
+    "TENSOR_DTYPE": "A tensor's elements are of a type that weights do not have.",
+    "TIE_DOES_NOT_HOLD": "Two tensors that the config says are one differ.",
+    "TENSOR_NOT_FINITE": "A tensor holds NaN or infinite values.",
+    "TENSOR_ALL_ZERO": "A tensor holds nothing but zeros.",
+    "RESIDUE_REFUSED": "Elements would not come back bit for bit, and `--residue=refuse` was given.",
+    "RESIDUE_STALE": "Weights changed since the residue was recorded.",
+    "RESIDUE_INVALID": "The `recast/` folder of the source is damaged, or does not belong to it.",
+    "REQUIREMENT_NOT_MET": "Fields of config.json contradict each other.",
+    "TENSOR_NOT_ZERO": "The target has no place for a tensor, which must therefore be zero and is not.",
+    "COPIES_DIFFER": "Copies of one tensor, which must be equal, are not.",
+    "COPIES_DIFFER_FIRST_TAKEN": "Copies of one tensor differ, where the original tools do not look either.",
+    "OUT_OF_MEMORY": "An allocation failed during the run.",
+    "MEMORY_PLAN": "The plan needs more memory than the budget or the machine has, found before the first byte.",
+    "TERMINATED": "The run was stopped by SIGTERM or Ctrl-C.",
+    "SOURCE_CHANGED": "The source's files changed during the run.",
+    "VERIFICATION_FAILED": "What was read back from the output is not what the source implies.",
+    "MAPPING_INVALID": "The rules of a family have a fault.",
+    "INTERNAL": "An error that nobody foresaw.",
+    "QUICKSTART_FAILED": "The tour did not bring back the model that it made.",
+}
+"""What each id means, in a sentence."""
+
+_HEAD = """# Error ids
+
+<!-- Made by `python -m reporting.error_table > docs/errors.md`; a test compares the two. -->
+
+Every failed run ends with a FINAL REPORT that names one id for each violation. The owner says who can remedy it: USAGE,
+the person who runs Recast; LIBRARY, the people who write it. A warning does not end the run. Where the place that
+reports an id knows better, its suggestion replaces the one below.
+"""
+
+
+def render() -> str:
+    """docs/errors.md."""
+    values = error_pb2.RecastErrorId.DESCRIPTOR.values
+    rows = [_row(value.name) for value in values if value.number]
+    head = ["| id | owner | exit code | meaning | suggestion |", "|---|---|---|---|---|"]
+    return "\n".join([_HEAD, *head, *rows]) + "\n"
+
+
+def _row(id: str) -> str:
+    shown = Diagnostic(id, "")
+    code = "0 (warning)" if shown.warning else str(exit_code_of([shown]))
+    cells = (f"`{id}`", shown.owner, code, MEANINGS[id], shown.suggestion)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    console.show(render())

@@ -1,0 +1,266 @@
+"""The command line: every fault of the flags at once, MaxText's own command lines, and --help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from container import entrypoint
+from tests.bad_input import checkpoints as cp
+from tests.bad_input.judging import Fault, completed, refused, triggers, unchanged
+from tests.bad_input.running import hf_to_maxtext, maxtext_to_hf, recast
+from tests.checkpoints import differing, read_safetensors
+
+
+@triggers("HF_MODEL_PATH_REQUIRED", "INVALID_FLAG")
+def test_what_must_be_given_and_was_not() -> None:
+    refused(
+        recast("hf-to-maxtext"),
+        Fault("HF_MODEL_PATH_REQUIRED", "--hf_model_path was not given"),
+        Fault("INVALID_FLAG", "--base_output_directory was not given"),
+    )
+    refused(
+        recast("maxtext-to-hf"),
+        Fault("INVALID_FLAG", "--load_parameters_path was not given"),
+        Fault("INVALID_FLAG", "--base_output_directory was not given"),
+    )
+
+
+@triggers("HF_MODEL_PATH_REQUIRED")
+def test_the_command_line_of_maxtext_without_a_model_path(tmp_path: Path) -> None:
+    run = recast("hf-to-maxtext", "model_name=llama3.1-8b", f"base_output_directory={tmp_path / 'out'}")
+    refused(run, Fault("HF_MODEL_PATH_REQUIRED", "--hf_model_path"))
+    assert "config.json" in run.failures[0].suggestion
+    assert not (tmp_path / "out").exists()
+
+
+@triggers("INVALID_FLAG")
+def test_every_fault_of_a_forward_command_line_is_listed(hf: Path, destination: Path, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        run = hf_to_maxtext(
+            hf,
+            destination,
+            "--save_dtype=int8",
+            "--scan_layer=true",
+            "overwrite=perhaps",
+            "--simulated_cpu_devices_count=0",
+            "stray",
+        )
+    refused(
+        run,
+        Fault("INVALID_FLAG", "--save_dtype", "int8"),
+        Fault("INVALID_FLAG", "--scan_layer.", "Did you mean --scan_layers?"),
+        Fault("INVALID_FLAG", "--overwrite", "perhaps"),
+        Fault("INVALID_FLAG", "--simulated_cpu_devices_count", "0"),
+        Fault("INVALID_FLAG", "'stray'"),
+    )
+
+
+@triggers("INVALID_FLAG")
+def test_every_fault_of_a_command_line_back_is_listed(maxtext: Path, destination: Path, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        run = maxtext_to_hf(maxtext, destination, "--weight_dtype=fp8", "--max_shard_sise=1GB", "--scan_layers=maybe")
+    refused(
+        run,
+        Fault("INVALID_FLAG", "--weight_dtype", "fp8"),
+        Fault("INVALID_FLAG", "--max_shard_sise", "Did you mean --max_shard_size?"),
+        Fault("INVALID_FLAG", "--scan_layers", "maybe"),
+    )
+
+
+@triggers("INVALID_FLAG", "HF_MODEL_PATH_REQUIRED", "NOT_SUPPORTED_YET", "REMOTE_NOT_SUPPORTED")
+def test_faults_of_different_kinds_are_listed_together() -> None:
+    run = recast(
+        "hf-to-maxtext",
+        "base_output_directory=gs://bucket/out",
+        "checkpoint_storage_use_zarr3=0",
+        "checkpoint_storage_use_ocdbt=0",
+        "use_multimodal=true",
+        "memory_budget=lots",
+    )
+    refused(
+        run,
+        Fault("HF_MODEL_PATH_REQUIRED"),
+        Fault("REMOTE_NOT_SUPPORTED", "--base_output_directory", "gs://"),
+        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_zarr3"),
+        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_ocdbt"),
+        Fault("INVALID_FLAG", "--use_multimodal"),
+        Fault("INVALID_FLAG", "--memory_budget=lots"),
+    )
+
+
+@pytest.mark.parametrize("size", ["", "0", "-1", "1XB", "five", "1e999", "nan"])
+@triggers("INVALID_FLAG")
+def test_sizes_that_are_none(size: str, hf: Path, maxtext: Path, destination: Path, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        first = hf_to_maxtext(hf, destination, f"--memory_budget={size}")
+        second = maxtext_to_hf(maxtext, destination, f"--max_shard_size={size}", f"--memory_budget={size}")
+    refused(first, Fault("INVALID_FLAG", f"--memory_budget={size}"))
+    refused(second, Fault("INVALID_FLAG", f"--memory_budget={size}"), Fault("INVALID_FLAG", f"--max_shard_size={size}"))
+
+
+@triggers("NOT_SUPPORTED_YET")
+def test_the_storage_of_pathways_is_refused_by_name(hf: Path, destination: Path, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        run = hf_to_maxtext(hf, destination, "checkpoint_storage_use_zarr3=0", "checkpoint_storage_use_ocdbt=0")
+    refused(
+        run,
+        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_zarr3"),
+        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_ocdbt"),
+    )
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/secret-token", "hf://secret-token", "s3://a/secret-token"])
+@triggers("REMOTE_NOT_SUPPORTED")
+def test_remote_paths_are_refused_and_not_repeated(place: str, hf: Path, tmp_path: Path) -> None:
+    scheme = place.partition("secret")[0].partition("://")[0]
+    local = tmp_path / "out"
+    with unchanged(tmp_path):
+        runs = [
+            (recast("hf-to-maxtext", f"--hf_model_path={place}", f"--base_output_directory={local}"), "hf_model_path"),
+            (recast("hf-to-maxtext", f"--hf_model_path={hf}", f"base_output_directory={place}"), "base_output"),
+            (recast("maxtext-to-hf", "--load_parameters_path", place, f"--base_output_directory={local}"), "load_"),
+            (recast("inspect", place), "PATH"),
+        ]
+    for run, flag in runs:
+        refused(run, Fault("REMOTE_NOT_SUPPORTED", flag, f"{scheme}://"))
+        assert "secret-token" not in "".join(f"{entry.reason}{entry.subject}{entry.stack}" for entry in run.failures)
+
+
+@triggers("REMOTE_NOT_SUPPORTED")
+def test_all_remote_paths_are_listed(maxtext: Path, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        run = recast(
+            "maxtext-to-hf",
+            "load_parameters_path=gs://a",
+            "base_output_directory=gs://b",
+            "hf_config_path=hf://c",
+        )
+    refused(
+        run,
+        Fault("REMOTE_NOT_SUPPORTED", "--load_parameters_path"),
+        Fault("REMOTE_NOT_SUPPORTED", "--base_output_directory"),
+        Fault("REMOTE_NOT_SUPPORTED", "--hf_config_path"),
+    )
+
+
+@triggers("UNKNOWN_SUBCOMMAND")
+def test_a_misspelt_subcommand() -> None:
+    refused(recast("hf-to-maxtex"), Fault("UNKNOWN_SUBCOMMAND", "hf-to-maxtex", "Did you mean hf-to-maxtext?"))
+    refused(recast("convert", "--help"), Fault("UNKNOWN_SUBCOMMAND", "convert"))
+
+
+@triggers("INVALID_FLAG")
+def test_the_other_subcommands_refuse_what_they_do_not_know() -> None:
+    refused(recast("inspect"), Fault("INVALID_FLAG", "path"))
+    refused(recast("explain", "llama"), Fault("INVALID_FLAG", "source_format"), Fault("INVALID_FLAG", "target_format"))
+    refused(recast("explain", "lama", "hf", "maxtext"), Fault("INVALID_FLAG", "lama", "llama"))
+    refused(recast("explain", "llama", "hg", "matext"), Fault("INVALID_FLAG", "hg"), Fault("INVALID_FLAG", "matext"))
+    refused(recast("families", "all"), Fault("INVALID_FLAG", "'all'"))
+
+
+@triggers("MODEL_NAME_UNKNOWN")
+def test_a_failed_run_leaves_its_report_where_asked(hf: Path, destination: Path, tmp_path: Path) -> None:
+    place = tmp_path / "reports" / "today"
+    run = hf_to_maxtext(hf, destination, "--model_name=nobody", f"--report_directory={place}")
+    refused(run, Fault("MODEL_NAME_UNKNOWN", "nobody"))
+    assert (place / "report.txt").read_text("utf-8") == run.output
+    kept = json.loads((place / "report.json").read_text("utf-8"))
+    (failed,) = [step for step in kept["step"] if step["status"] == "FAILED"]
+    assert [diagnostic["id"] for diagnostic in failed["diagnostic"]] == ["MODEL_NAME_UNKNOWN"]
+    assert kept["exit_code"] == 2
+    assert not kept.get("succeeded")
+
+
+def test_the_documented_command_line_of_to_maxtext_works(tmp_path: Path) -> None:
+    source = cp.write(
+        tmp_path / "hf",
+        rope_theta=500000.0,
+        rope_scaling={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    )
+    forward = recast(
+        "hf-to-maxtext",
+        "model_name=llama3.1",
+        f"base_output_directory={tmp_path / 'out'}",
+        "scan_layers=True",
+        "use_multimodal=false",
+        "hardware=cpu",
+        "skip_jax_distributed_system=true",
+        "checkpoint_storage_use_zarr3=1",
+        "checkpoint_storage_use_ocdbt=1",
+        "--lazy_load_tensors=True",
+        "--save_dtype=bfloat16",
+        f"--hf_model_path={source}",
+    )
+    completed(forward)
+    assert (tmp_path / "out" / "0" / "items" / "_METADATA").is_file()
+    back = recast(
+        "maxtext-to-hf",
+        "model_name=llama3.1",
+        f"load_parameters_path={tmp_path / 'out' / '0' / 'items'}",
+        f"base_output_directory={tmp_path / 'back'}",
+        "hardware=cpu",
+        "skip_jax_distributed_system=true",
+        "scan_layers=True",
+        "use_multimodal=false",
+        "weight_dtype=bfloat16",
+    )
+    completed(back)
+    assert differing(read_safetensors(tmp_path / "back"), read_safetensors(source)) == []
+
+
+def test_the_documented_command_line_of_the_older_scripts_works(hf: Path, tmp_path: Path) -> None:
+    run = recast(
+        "hf-to-maxtext",
+        "--base_model_path",
+        hf,
+        "--maxtext_model_path",
+        tmp_path / "out",
+        "--model_size",
+        "llama2",
+    )
+    completed(run)
+    assert (tmp_path / "out" / "DONE").is_file()
+
+
+@triggers("INVALID_FLAG")
+def test_a_path_given_by_two_names_twice_is_not_guessed(hf: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with unchanged(tmp_path):
+        run = hf_to_maxtext(hf, tmp_path / "out", f"--base_model_path={other}")
+    refused(run, Fault("INVALID_FLAG", "hf_model_path"))
+
+
+@pytest.mark.parametrize("name", entrypoint.SUBCOMMANDS)
+@pytest.mark.parametrize("form", ["--help", "-h", "--helpfull"])
+def test_help_of_a_subcommand(name: str, form: str) -> None:
+    run = recast(name, form)
+    assert run.code == 0
+    assert run.output.startswith(f"usage: recast {name} ")
+    assert "exit codes: 0 done, 2 usage, 3 library, 4 out of memory, 5 input/output (retry), 143 stopped" in run.output
+    assert "--report_directory" in run.output
+    assert "FINAL REPORT" not in run.output
+    assert run.errors == ""
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
+def test_help_of_the_entrypoint_names_every_subcommand(words: tuple[str, ...]) -> None:
+    run = recast(*words)
+    assert run.code == 0
+    assert run.output.startswith("usage: recast SUBCOMMAND")
+    for name in entrypoint.SUBCOMMANDS:
+        assert f"  {name} " in run.output
+
+
+def test_help_wins_over_faults_in_other_flags() -> None:
+    run = recast("hf-to-maxtext", "--save_dtype=int8", "--no_such_flag", "--help")
+    assert run.code == 0
+    assert run.output.startswith("usage: recast hf-to-maxtext ")
