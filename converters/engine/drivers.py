@@ -266,7 +266,7 @@ def _checkpoint_root(items: Path) -> Path:
 
 def _record_folder(directory: Path) -> Path | None:
     folder = directory / record_lib.FOLDER
-    return folder if (folder / record_lib.FILE).is_file() else None
+    return folder if folder.is_dir() and not folder.is_symlink() else None
 
 
 def _digest(fingerprints: Sequence[Any]) -> str:
