@@ -47,7 +47,7 @@ def check(run: Run, before: object, room: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-@pytest.mark.parametrize("count", [25, pytest.param(2000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [15, pytest.param(2000, marks=pytest.mark.campaign)])
 def test_a_damaged_hugging_face_checkpoint(count: int, file: str, hf: Path, tmp_path: Path) -> None:
     good = (hf / file).read_bytes()
     for seed in range(count):
@@ -56,7 +56,7 @@ def test_a_damaged_hugging_face_checkpoint(count: int, file: str, hf: Path, tmp_
         check(hf_to_maxtext(hf, tmp_path / "out"), before, tmp_path)
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(2000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [15, pytest.param(2000, marks=pytest.mark.campaign)])
 def test_a_damaged_index(count: int, sharded: Path, tmp_path: Path) -> None:
     file = sharded / "model.safetensors.index.json"
     good = file.read_bytes()
@@ -77,7 +77,7 @@ def test_a_damaged_index(count: int, sharded: Path, tmp_path: Path) -> None:
         "checkpoint-manifest.json",
     ],
 )
-@pytest.mark.parametrize("count", [15, pytest.param(2000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [10, pytest.param(2000, marks=pytest.mark.campaign)])
 def test_a_damaged_maxtext_checkpoint(count: int, file: str, maxtext: Path, tmp_path: Path) -> None:
     good = (maxtext / file).read_bytes()
     for seed in range(count):

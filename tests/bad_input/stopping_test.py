@@ -88,7 +88,7 @@ def wrong_at(
     return wrong
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(10_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [14, pytest.param(10_000, marks=pytest.mark.campaign)])
 @triggers("TERMINATED")
 def test_sigterm_at_any_moment_leaves_nothing(count: int, convert: Convert, tmp_path: Path) -> None:
     chosen = spread(places(convert, tmp_path / "scratch"), count)
@@ -96,7 +96,7 @@ def test_sigterm_at_any_moment_leaves_nothing(count: int, convert: Convert, tmp_
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(10_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [14, pytest.param(10_000, marks=pytest.mark.campaign)])
 @triggers("TERMINATED")
 def test_sigterm_at_any_moment_of_an_overwrite_keeps_the_old_checkpoint(
     count: int, convert: Convert, tmp_path: Path
@@ -118,7 +118,7 @@ def test_sigterm_at_any_moment_of_an_overwrite_keeps_the_old_checkpoint(
     ],
     ids=["EIO", "MemoryError", "RuntimeError", "SIGINT"],
 )
-@pytest.mark.parametrize("count", [8, pytest.param(10_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [6, pytest.param(10_000, marks=pytest.mark.campaign)])
 def test_a_fault_at_any_moment_leaves_nothing(
     act: Callable[[], object], fault: Fault, count: int, convert: Convert, tmp_path: Path
 ) -> None:
