@@ -239,7 +239,12 @@ class Placer:
         lost = next((a for a in tensor.index_atoms if a != site.mapped and a not in mentioned), None)
         if lost is not None:
             raise MappingErrors.of(rule.location, f"axis '{lost}' of tensor '{tensor.id}' has no place in this rule")
-        return {*tensor.index_atoms, *site.over}
+        determined = {*tensor.index_atoms, *site.over}
+        loose = next((digit for digit in site.stack if digit not in determined), None)
+        if loose is not None:
+            text = f"'{loose}' is stacked, but is no index of tensor '{tensor.id}'"
+            raise MappingErrors.of(site.node.location, text)
+        return determined
 
     def _copies(self, rule: Rule, name: BoundName, used: set[str]) -> dict[str, int]:
         """Digits of the name that enumerate equal copies of this tensor, with their sizes."""
