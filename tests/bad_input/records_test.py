@@ -83,10 +83,14 @@ CASES = (
 )
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_damaged_record_is_refused(case: Case, maxtext: Path, destination: Path, tmp_path: Path) -> None:
-    # Without the digests beside it only its content can tell.
-    (maxtext / LIST).unlink()
+def test_a_damaged_record_is_refused(
+    listed: bool, case: Case, maxtext: Path, destination: Path, tmp_path: Path
+) -> None:
+    if not listed:
+        # Without the digests beside it only its content can tell.
+        (maxtext / LIST).unlink()
     case.damage(maxtext)
     with unchanged(tmp_path):
         run = maxtext_to_hf(maxtext, destination, *case.arguments)
@@ -160,10 +164,14 @@ SILENT_CASES = (
 )
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
 @pytest.mark.parametrize("case", RESIDUE_CASES, ids=lambda case: case.name)
 @triggers("RESIDUE_INVALID")
-def test_a_damaged_residue_file_is_refused(case: Case, kept: Path, destination: Path, tmp_path: Path) -> None:
-    (kept / LIST).unlink()
+def test_a_damaged_residue_file_is_refused(
+    listed: bool, case: Case, kept: Path, destination: Path, tmp_path: Path
+) -> None:
+    if not listed:
+        (kept / LIST).unlink()
     case.damage(kept)
     with unchanged(tmp_path):
         run = maxtext_to_hf(kept, destination, "--weight_dtype=auto")
