@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from converters.engine import binding, checks, drivers, manifest, model, naming, planning, verify
+from converters.engine import checks, drivers, manifest, model, verify
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
-from converters.engine.binding import Sides
 from converters.engine.drivers import Opened
 from converters.engine.execute import Executor, Outcome
-from converters.engine.model import Model
-from converters.engine.naming import Naming
-from converters.engine.plan import Plan
-from converters.engine.precision import Precision
+from converters.engine.prepare import Prepared, occupied, prepare
 from converters.engine.record import ConversionRecord
 from converters.engine.request import ConversionRequest
-from converters.engine.staging import Staging, is_replaceable, is_vacant, sync_tree, write_durably
-from mappings.language.layout import Layout
+from converters.engine.staging import Staging, is_vacant, sync_tree, write_durably
 from reporting import json_report, text
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
-from reporting.report import NoteLine, Report, StepRecord, TensorOutcome
-from validators import memory, preflight
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """All that is known before the first byte is written."""
-
-    opened: Opened
-    model: Model
-    naming: Naming
-    sides: Sides
-    plan: Plan
-    residue: residue_lib.Residue
+from reporting.report import Report, StepRecord, TensorOutcome
+from validators import memory
 
 
 def run(request: ConversionRequest, report: Report) -> None:
@@ -56,7 +37,7 @@ def run(request: ConversionRequest, report: Report) -> None:
         digest = request.digest(opened.fingerprint + model.fingerprint(request, opened))
         if _already_complete(request, digest, report):
             return
-        prepared = _prepare(request, opened, report)
+        prepared = prepare(request, opened, report)
         _convert(request, digest, prepared, report, started)
     finally:
         opened.source.close()
@@ -70,125 +51,13 @@ def _already_complete(request: ConversionRequest, digest: str, report: Report) -
     return True
 
 
-def _prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prepared:
-    with report.step("validate_config"):
-        subject = model.load(request, opened)
-    with report.step("bind") as step:
-        model.check_recorded_name(subject)
-        named = naming.resolve(request.model_name or subject.recorded_name, subject.config, "maxtext")
-        sides = _bind(request, opened, subject, named)
-        residue = _residue(opened, request)
-        if opened.record_folder is not None:
-            manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
-        report.model_name = named.model_name
-        report.options.update(_shown(sides.source), **_shown(sides.target))
-        report.notes.extend(_notes(sides))
-        step.lines.append(f"family {named.family}, model {named.model_name or '(any)'} ({named.reason})")
-    with report.step("plan") as step:
-        grid = planning.Grid(
-            drivers.driver_of(request.target_format).free_grid, os.cpu_count() or 1, request.memory_budget
-        )
-        plan = planning.make(sides, opened.source, _precision(request, subject), subject.logical_dtypes, grid)
-        if request.require_exact:
-            planning.check_exactness(plan)
-        step.lines.extend(_plan_lines(plan))
-    with report.step("preflight"):
-        _preflight(request, opened, plan)
-    return Prepared(opened, subject, named, sides, plan, residue)
-
-
-def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
-    family = binding.family_for(named.family, subject.config)
-    model.check_recorded_options(subject, family, named.family, request)
-    if subject.source_options:
-        try:
-            naming.check_record(family, named, request.source_format, subject.source_options)
-        except RecastError as error:
-            raise error if request.model_name else model.record_error(error.diagnostics[0].reason) from error
-    asked = dict(request.source_options)
-    scan = asked.pop("scan", None)
-    stated = dict(opened.options)
-    drivers.check_scan(stated.get("scan"), scan, "says that it was saved")
-    header = opened.source.tensors
-    given = {**named.options, **subject.source_options, **asked}
-    given.pop("scan", None)
-    source, undecided = binding.detected_layout(family, named.family, request.source_format, given, header)
-    drivers.check_scan(source.options.get("scan"), scan, "holds arrays as they are saved")
-    drivers.check_metadata(source.options.get("scan"), stated.get("scan"))
-    unmapped = binding.check_header(source, header)
-    _refuse_undecided(undecided)
-    given = {**subject.target_options, **named.options, **request.target_options}
-    target = binding.layout_for(family, named.family, request.target_format, given)
-    return Sides(family, source, target, binding.compose(source, target, header), unmapped)
-
-
-def _refuse_undecided(options: Mapping[str, tuple[object, ...]]) -> None:
-    raise_all(
-        [
-            Diagnostic(
-                "MODEL_NAME_AMBIGUOUS",
-                f"The files do not say whether {name} is {' or '.join(str(value) for value in candidates)}.",
-                subject="--model_name",
-            )
-            for name, candidates in options.items()
-        ]
-    )
-
-
-def _precision(request: ConversionRequest, subject: Model) -> Precision:
-    return Precision(
-        dtype=request.dtype,
-        as_requested=request.exactness == "as_requested",
-        residue=request.residue,
-        original=subject.source_dtypes,
-        default=subject.config_dtype,
-    )
-
-
-def _residue(opened: Opened, request: ConversionRequest) -> residue_lib.Residue:
-    if opened.record_folder is None or request.residue == "drop":
-        return residue_lib.Residue(residue_lib.EMPTY)
-    residue = residue_lib.read(opened.record_folder / record_lib.RESIDUE_FILE)
-    residue.check(opened.source.tensors)
-    return residue
-
-
-def _preflight(request: ConversionRequest, opened: Opened, plan: Plan) -> None:
-    try:
-        found = list(preflight.check_destination(request.destination, opened.root))
-        if not found and not is_vacant(request.destination):
-            found.extend(_occupied(request))
-    except OSError as error:
-        where = str(request.destination)
-        raise RecastError.of("DESTINATION_NOT_WRITABLE", f"{error.strerror}: {where}.", subject=where) from error
-    found.extend(preflight.check_disk(request.destination, int(plan.bytes_out * 1.01) + (1 << 20)))
-    found.extend(preflight.check_memory(plan.peak_bytes + preflight.START_UP_BYTES))
-    raise_all(found)
-
-
-def _occupied(request: ConversionRequest) -> list[Diagnostic]:
-    where = str(request.destination)
-    if not request.overwrite:
-        return [Diagnostic("DESTINATION_EXISTS", "The destination is not empty.", subject=where)]
-    if is_replaceable(request.destination):
-        return []
-    return [
-        Diagnostic(
-            "DESTINATION_EXISTS",
-            "The destination holds files that are no checkpoint; --overwrite replaces checkpoints only.",
-            subject=where,
-            suggestion="Choose another directory.",
-        )
-    ]
-
-
 def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report: Report, started: float) -> None:
     staging = Staging(request.destination)
     try:
         with report.step("convert") as step:
             staging.open()
             if not is_vacant(request.destination):
-                raise_all(_occupied(request))
+                raise_all(occupied(request))
             outcome = _execute(request, prepared, staging, step)
         with report.step("verify") as step:
             samples = _verify(request, prepared, staging)
@@ -346,18 +215,6 @@ def _tell(report: Report, prepared: Prepared, outcome: Outcome, residue: int, sa
     )
 
 
-def _plan_lines(plan: Plan) -> list[str]:
-    classes: dict[str, int] = {}
-    for array in plan.arrays.values():
-        classes[array.path.exactness] = classes.get(array.path.exactness, 0) + 1
-    counted = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
-    return [
-        f"{len(plan.arrays)} arrays to write: {counted}",
-        f"{plan.bytes_in} bytes to read, {plan.bytes_out} to write, buffers of at most {plan.peak_bytes} bytes, "
-        f"{plan.threads} threads",
-    ]
-
-
 def _closing_lines(prepared: Prepared, outcome: Outcome, residue: int) -> list[str]:
     lines = [f"{len(prepared.opened.source.tensors)} arrays of the source accounted for"]
     if prepared.residue.applied:
@@ -368,13 +225,3 @@ def _closing_lines(prepared: Prepared, outcome: Outcome, residue: int) -> list[s
     if dropped:
         lines.append(f"{dropped} elements that the stored values do not give back were not kept")
     return lines
-
-
-def _notes(sides: Sides) -> list[NoteLine]:
-    notes = [NoteLine(note.kind, note.array or note.tensor, note.reason) for note in sides.composition.notes]
-    notes.extend(NoteLine("NOT_CONVERTED", name, reason) for name, reason in sides.unmapped.items())
-    return notes
-
-
-def _shown(layout: Layout) -> dict[str, str]:
-    return {f"{layout.format}.{name}": str(value) for name, value in layout.options.items()}
