@@ -17,10 +17,16 @@ from reporting.report import Report
 SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
     "hf-to-maxtext": ("converters.hf_to_maxtext", "Hugging Face safetensors to a MaxText (Orbax) checkpoint"),
     "maxtext-to-hf": ("converters.maxtext_to_hf", "a MaxText (Orbax) checkpoint to Hugging Face safetensors"),
+    "maxtext-to-maxtext": ("converters.maxtext_to_maxtext", "restacks a MaxText checkpoint, with its training state"),
+    "convert": ("converters.convert_checkpoint", "a checkpoint of any format to the format that --to names"),
+    "verify": ("converters.verify_checkpoint", "proves a conversion from both sides, or an output from its manifest"),
+    "diff": ("converters.diff_checkpoints", "what differs between two checkpoints of one model"),
     "inspect": ("converters.inspect_checkpoint", "what a checkpoint holds, from its headers"),
+    "plan": ("converters.plan_conversion", "what a conversion would do, from headers or a published model's name"),
     "explain": ("converters.explain", "where each tensor of a family lies in two formats"),
     "families": ("converters.families", "the model families, formats and published names that Recast knows"),
     "quickstart": ("converters.quickstart", "makes a small model, converts it there and back, compares every byte"),
+    "benchmark": ("converters.benchmark", "times conversions of a synthetic model beside a copy of its files"),
 }
 
 
@@ -39,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     module = importlib.import_module(entry[0])
     from converters.cli import program
 
-    program.main(module.PROGRAM, given[1:])
+    program.main(module.PROGRAM, given[1:], own_process=argv is None)
 
 
 def _unknown(arguments: Sequence[str]) -> int:

@@ -28,8 +28,9 @@ def execute(_: None, report: Report) -> str:
         for manifest in catalog.manifests():
             names.setdefault(manifest.family, []).append(manifest.name)
         layouts: dict[str, list[str]] = {}
-        for layout, family in catalog.layout_names().items():
-            layouts.setdefault(family, []).append(layout)
+        for layout, owners in catalog.layout_names().items():
+            for family in owners:
+                layouts.setdefault(family, []).append(layout)
         rows = [
             [
                 family,

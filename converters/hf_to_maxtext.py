@@ -10,7 +10,6 @@ from absl import flags
 from converters.cli import conversion_flags
 from converters.cli.program import Program, main
 from converters.engine.request import ConversionRequest
-from reporting.diagnostics import Diagnostic
 from reporting.report import Report
 
 _DTYPES = ("bfloat16", "float32", "float16")
@@ -19,6 +18,7 @@ _DTYPES = ("bfloat16", "float32", "float16")
 def define(values: flags.FlagValues) -> None:
     """Adds the binary's flags."""
     conversion_flags.define(values)
+    conversion_flags.define_storage(values)
     flags.DEFINE_string(
         "hf_model_path", None, "Directory with config.json and the safetensors files.", flag_values=values
     )
@@ -45,12 +45,6 @@ def define(values: flags.FlagValues) -> None:
         "them, or refuse the run. Default: keep with --exactness=invertible, drop with as_requested.",
         flag_values=values,
     )
-    flags.DEFINE_bool(
-        "checkpoint_storage_use_zarr3", True, "Store arrays as zarr3; 0 is not supported yet.", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "checkpoint_storage_use_ocdbt", True, "Store arrays in OCDBT; 0 is not supported yet.", flag_values=values
-    )
     flags.DEFINE_alias("base_model_path", "hf_model_path", flag_values=values)
     flags.DEFINE_alias("maxtext_model_path", "base_output_directory", flag_values=values)
     flags.DEFINE_alias("model_size", "model_name", flag_values=values)
@@ -59,7 +53,7 @@ def define(values: flags.FlagValues) -> None:
 def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
     """What the flags ask for."""
     required = {"hf_model_path": "HF_MODEL_PATH_REQUIRED", "base_output_directory": "INVALID_FLAG"}
-    conversion_flags.require(values, required, _check_storage(values))
+    conversion_flags.require(values, required)
     exactness = values.exactness
     return ConversionRequest(
         source=Path(values.hf_model_path),
@@ -72,6 +66,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         },
         exactness=exactness,
         residue=values.residue or ("drop" if exactness == "as_requested" else "keep"),
+        **conversion_flags.storage_request(values),
         **conversion_flags.common_request(values),
     )
 
@@ -80,17 +75,7 @@ def execute(request: ConversionRequest, report: Report) -> str:
     """Converts."""
     from converters.engine import convert
 
-    convert.run(request, report)
-    return ""
-
-
-def _check_storage(values: flags.FlagValues) -> list[Diagnostic]:
-    names = ("checkpoint_storage_use_zarr3", "checkpoint_storage_use_ocdbt")
-    return [
-        Diagnostic("NOT_SUPPORTED_YET", f"--{name}=0 is not supported yet.", subject=f"--{name}")
-        for name in names
-        if not values[name].value
-    ]
+    return convert.run(request, report)
 
 
 PROGRAM = Program(
@@ -101,6 +86,7 @@ PROGRAM = Program(
     define=define,
     prepare=prepare,
     execute=execute,
+    supervised=True,
 )
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -22,7 +22,7 @@ _FEW = 40
 
 def define(values: flags.FlagValues) -> None:
     """Adds the binary's flags."""
-    flags.DEFINE_bool("json", False, "Print JSON instead of a table.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.", flag_values=values)
     flags.DEFINE_bool("all", False, f"List every array, not only the first {_FEW}.", flag_values=values)
 
 
@@ -40,37 +40,68 @@ def execute(asked: tuple[Path, bool, bool], report: Report) -> str:
     """Reads the headers and renders them."""
     path, as_json, everything = asked
     with report.step("open_source"):
-        from converters.engine import drivers, values
+        from converters.engine import description
 
-        opened = drivers.driver_of(drivers.recognize(path)).open(path)
-        try:
-            infos = sorted(opened.source.tensors.values(), key=lambda info: info.name)
-            weights = {info.name: math.prod(info.shape) * values.itemsize(info.dtype) for info in infos}
-        finally:
-            opened.source.close()
-    total = sum(weights.values())
+        said = description.describe(path)
     if as_json:
-        listed = [
-            {"name": i.name, "dtype": i.dtype, "shape": list(i.shape), "bytes": weights[i.name], "file": i.location}
-            for i in infos
-        ]
-        return json.dumps({"format": opened.description, "bytes": total, "tensors": listed}, indent=1)
-    rows = [
-        [i.name, i.dtype, "x".join(str(n) for n in i.shape) or "scalar", sizes.show(weights[i.name]), i.location]
-        for i in (infos if everything else infos[:_FEW])
-    ]
-    dtypes = ", ".join(f"{count} {name}" for name, count in Counter(i.dtype for i in infos).most_common())
-    lines = [f"{opened.description}: {len(infos)} arrays ({dtypes}), {sizes.show(total)}", ""]
-    lines.append(tables.render(["name", "dtype", "shape", "size", "file"], rows))
-    if len(rows) < len(infos):
-        lines.append(f"... {len(infos) - len(rows)} more; --all lists them")
-    return "\n".join(lines)
+        return json.dumps(said, indent=1)
+    return "\n".join(_lines(said, everything))
+
+
+def _lines(said: Mapping[str, Any], everything: bool) -> Iterator[str]:
+    tensors = said["tensors"]
+    dtypes = ", ".join(f"{count} {name}" for name, count in said["dtypes"].items())
+    yield f"{said['description']}: {len(tensors)} arrays ({dtypes}), {sizes.show(said['bytes'])}"
+    if said["format"] == "maxtext":
+        yield from _maxtext(said)
+    made = said["made_by_recast"]
+    if made is not None:
+        options = "".join(f", {name}={value}" for name, value in sorted(made["options"].items()) if value != "")
+        yield f"made by Recast from {made['from']}: {made['family']}{options}" + ("" if made["done"] else "; not DONE")
+    yield from said["remarks"]
+    yield ""
+    listed = tensors if everything else tensors[:_FEW]
+    yield tables.render(["name", "dtype", "shape", "size", *_heads(said)], [_row(tensor, said) for tensor in listed])
+    if len(listed) < len(tensors):
+        yield f"... {len(tensors) - len(listed)} more; --all lists them"
+
+
+def _maxtext(said: Mapping[str, Any]) -> Iterator[str]:
+    storage, state = said["storage"], said["training_state"]
+    scan = {None: "not said", True: "true", False: "false"}[said["scan_layers"]]
+    step = "none" if said["step"] is None else said["step"]
+    yield f"step {step}, item {said['item']}, scan_layers {scan}"
+    kind = f"zarr {storage['zarr']}" + (" in OCDBT" if storage["ocdbt"] else ", a directory for each array")
+    grids = Counter("x".join(map(str, tensor["chunk"])) or "scalar" for tensor in said["tensors"])
+    yield (
+        f"{kind}, compression {', '.join(storage['compression']) or 'none'}, {len(grids)} chunk shapes, "
+        f"{storage['files']} files of {sizes.show(storage['bytes'])}"
+    )
+    pieces = [f"{piece['name']} ({piece['arrays']} arrays, {sizes.show(piece['bytes'])})" for piece in state]
+    yield f"beside the parameters: {', '.join(pieces) or 'nothing'}"
+
+
+def _heads(said: Mapping[str, Any]) -> list[str]:
+    return ["chunk"] if said["format"] == "maxtext" else ["file"]
+
+
+def _row(tensor: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
+    cells = [tensor["name"], tensor["dtype"], _shape(tensor["shape"]), sizes.show(tensor["bytes"])]
+    if said["format"] != "maxtext":
+        return [*cells, tensor["file"]]
+    inner = f" of {_shape(tensor['inner_chunk'])}" if tensor["inner_chunk"] != tensor["chunk"] else ""
+    return [*cells, f"{_shape(tensor['chunk'])}{inner}"]
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(str(n) for n in shape) or "scalar"
 
 
 PROGRAM = Program(
     name="inspect",
     summary="Lists the arrays of a checkpoint (a safetensors directory or a MaxText checkpoint) with dtype, shape, "
-    "size and file, from headers alone; every fault of the headers is one error.",
+    "size and place, and how they are stored: step, chunks, codec, database, training state; from headers alone. Every "
+    "fault of the headers is one error.",
     define=define,
     prepare=prepare,
     execute=execute,

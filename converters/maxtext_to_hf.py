@@ -73,8 +73,7 @@ def execute(request: ConversionRequest, report: Report) -> str:
     """Converts."""
     from converters.engine import convert
 
-    convert.run(request, report)
-    return ""
+    return convert.run(request, report)
 
 
 PROGRAM = Program(
@@ -84,6 +83,7 @@ PROGRAM = Program(
     define=define,
     prepare=prepare,
     execute=execute,
+    supervised=True,
 )
 
 if __name__ == "__main__":

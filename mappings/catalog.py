@@ -81,9 +81,15 @@ def find(name: str, root: Path | None = None) -> Manifest | None:
     return _by_name(root or loader.mappings_root()).get(name.lower())
 
 
-def layout_names(root: Path | None = None) -> Mapping[str, str]:
-    """Names that choose a variant and leave the sizes to config.json, with the family of each."""
-    return MappingProxyType({manifest.layout: manifest.family for manifest in manifests(root)})
+def layout_names(root: Path | None = None) -> Mapping[str, tuple[str, ...]]:
+    """Names that choose a variant and leave the sizes to config.json, with the families of each.
+
+    Dense models and mixtures of experts of one series share a name; which of them is meant, config.json says.
+    """
+    found: dict[str, set[str]] = {}
+    for manifest in manifests(root):
+        found.setdefault(manifest.layout, set()).add(manifest.family)
+    return MappingProxyType({layout: tuple(sorted(families)) for layout, families in found.items()})
 
 
 def nearest(name: str, n: int = 3, root: Path | None = None) -> tuple[str, ...]:
@@ -211,13 +217,9 @@ def _options(
 def _check_names(found: Iterable[Manifest]) -> None:
     issues = Issues()
     owners: dict[str, Manifest] = {}
-    layouts: dict[str, Manifest] = {}
     for manifest in found:
         for name in manifest.names:
             first = owners.setdefault(name.lower(), manifest)
             if first is not manifest or [known.lower() for known in manifest.names].count(name.lower()) > 1:
                 issues.add(manifest.location, f"'{name}' is taken by {first.location}", "syntax")
-        other = layouts.setdefault(manifest.layout, manifest)
-        if other.family != manifest.family:
-            issues.add(manifest.location, f"'{manifest.layout}' names a layout of {other.family} too", "syntax")
     issues.raise_any()

@@ -53,8 +53,8 @@ def _issues(root: Path) -> list[str]:
     return [str(issue) for issue in caught.value.issues]
 
 
-def test_the_published_models_are_there() -> None:
-    assert {manifest.name for manifest in catalog.manifests()} == PUBLISHED
+def test_the_published_models_of_the_first_families_are_there() -> None:
+    assert {manifest.name for manifest in catalog.manifests() if manifest.family in ("llama", "mistral")} == PUBLISHED
 
 
 # Parameter counts as the publishers state them: they hold only if every size in the config is right.
@@ -122,13 +122,14 @@ def test_an_unknown_name_finds_nothing() -> None:
 
 
 def test_layout_names_are_what_stands_before_the_size() -> None:
-    assert dict(catalog.layout_names()) == {
-        "llama2": "llama",
-        "llama3": "llama",
-        "llama3.1": "llama",
-        "llama3.2": "llama",
-        "llama3.3": "llama",
-        "mistral": "mistral",
+    names = catalog.layout_names()
+    assert {name: families for name, families in names.items() if {"llama", "mistral"} & set(families)} == {
+        "llama2": ("llama",),
+        "llama3": ("llama",),
+        "llama3.1": ("llama",),
+        "llama3.2": ("llama",),
+        "llama3.3": ("llama",),
+        "mistral": ("mistral",),
     }
 
 
@@ -240,10 +241,10 @@ def test_an_alias_that_repeats_a_name_of_its_own_model_is_refused(tmp_path: Path
     assert any("'Toy-1b' is taken" in issue for issue in issues)
 
 
-def test_a_layout_name_belongs_to_one_family(tmp_path: Path) -> None:
-    other = GOOD.replace("toy-1b", "toy-2b").replace("Toy-1B", "Toy-2B").replace('family: "toy"', 'family: "tin"')
-    (issue,) = _issues(_root(tmp_path, toy_1b=GOOD, toy_2b=other))
-    assert issue == "manifests/toy-2b.textproto:1: 'toy' names a layout of toy too"
+def test_families_may_share_a_layout_name(tmp_path: Path) -> None:
+    other = GOOD.replace("toy-1b", "toy-2b-a1b").replace("Toy-1B", "Toy-2B").replace('family: "toy"', 'family: "tin"')
+    root = _root(tmp_path, **{"toy_1b": GOOD, "toy_2b-a1b": other})
+    assert catalog.layout_names(root) == {"toy": ("tin", "toy")}
 
 
 def test_the_faults_of_all_manifests_are_told_at_once(tmp_path: Path) -> None:

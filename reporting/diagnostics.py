@@ -107,6 +107,7 @@ def exit_code_of(diagnostics: Iterable[Diagnostic]) -> int:
         error_pb2.EXIT_OUT_OF_MEMORY,
         error_pb2.EXIT_RETRY,
         error_pb2.EXIT_TERMINATED,
+        error_pb2.EXIT_DIFFERENT,
     )
     codes = {d.exit_code for d in diagnostics if not d.warning}
     return next((int(code) for code in order if code in codes), 0)

@@ -13,7 +13,7 @@ MEANINGS: Mapping[str, str] = {
     "UNKNOWN_SUBCOMMAND": "There is no such subcommand.",
     "HF_MODEL_PATH_REQUIRED": "The directory of the Hugging Face checkpoint was not given; Recast downloads nothing.",
     "REMOTE_NOT_SUPPORTED": "A path begins with a scheme such as `gs://`.",
-    "NOT_SUPPORTED_YET": "The flag or the kind of storage is known, but nothing implements it yet.",
+    "NOT_SUPPORTED_YET": "What a mapping asks for is known, but nothing implements it yet.",
     "MODEL_NAME_UNKNOWN": "No published model and no layout has this name.",
     "MODEL_NAME_AMBIGUOUS": "Several models fit the files, and they store different values.",
     "MODEL_NAME_MISMATCH": "The named model differs from config.json, or from what the checkpoint was written with.",
@@ -71,6 +71,17 @@ MEANINGS: Mapping[str, str] = {
     "MAPPING_INVALID": "The rules of a family have a fault.",
     "INTERNAL": "An error that nobody foresaw.",
     "QUICKSTART_FAILED": "The tour did not bring back the model that it made.",
+    "MANIFEST_INVALID": "checkpoint-manifest.json or DONE is missing or damaged, or they do not belong together.",
+    "CHECKPOINT_DAMAGED": "A file or tensor is not what the manifest lists: changed, missing or added.",
+    "CHECKPOINTS_DIFFER": "`diff` found a tensor that one side lacks, or whose shape, dtype or values differ.",
+    "TRAIN_STATE_MISSING": "A training checkpoint was asked for, and the source holds weights only.",
+    "TRAIN_STATE_INCOMPLETE": "A part of the training state, such as a moment, has arrays for only some weights.",
+    "TRAIN_STATE_NOT_RESTACKABLE": "A part of the training state has other shapes than the weights it belongs to, so "
+    "that nothing says how it would be stacked.",
+    "CANNOT_STACK": "Layers that were to be stacked differ in shape or type; the message names them.",
+    "WORKER_KILLED": "A signal ended the process that did the work, and nothing says that it was for memory.",
+    "PREVIOUS_RUN_KILLED": "An earlier run of this destination ended without a report.",
+    "UNFINISHED_RUN": "The destination holds the unfinished run of another request, source or plan.",
 }
 """What each id means, in a sentence."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from recast_proto import error_pb2, report_pb2
 from reporting import version
@@ -40,12 +40,18 @@ class NoteLine:
 
 @dataclasses.dataclass
 class StepRecord:
-    """A step as it runs; `lines` are facts for the reader of the text form."""
+    """A step as it runs.
+
+    Attributes:
+        lines: facts for the reader of the text form.
+        began: by the monotonic clock, while it runs; then None.
+    """
 
     name: str
     diagnostics: list[Diagnostic] = dataclasses.field(default_factory=list)
     lines: list[str] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    began: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -59,6 +65,7 @@ class Report:
     Attributes:
         command: the subcommand and its arguments, as given.
         steps: the steps so far, in order.
+        on_change: called when a step has begun or ended; may be None.
     """
 
     def __init__(self, command: str):
@@ -73,6 +80,7 @@ class Report:
         self.notes: list[NoteLine] = []
         self.figures: dict[str, float] = {}
         self.finished = ""
+        self.on_change: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
@@ -81,9 +89,10 @@ class Report:
         Raises:
             StepFailed: after recording, for any RecastError, OSError, MemoryError, SIGTERM or unexpected exception.
         """
-        record = StepRecord(name)
-        self.steps.append(record)
         start = time.monotonic()
+        record = StepRecord(name, began=start)
+        self.steps.append(record)
+        self._changed()
         try:
             yield record
         except StepFailed:
@@ -92,7 +101,8 @@ class Report:
             record.diagnostics.extend(diagnostics_of(error))
             raise StepFailed(name) from error
         finally:
-            record.seconds = time.monotonic() - start
+            record.seconds, record.began = time.monotonic() - start, None
+            self._changed()
 
     @property
     def failed(self) -> bool:
@@ -111,6 +121,10 @@ class Report:
     def finish(self, now: float | None = None) -> None:
         """Stamps the end of the run; `now` is seconds since the epoch."""
         self.finished = time.strftime("%Y-%m-%dT%H:%M:%SUTC", time.gmtime(now))
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     def to_proto(self) -> report_pb2.Report:
         """The report as a message."""
@@ -178,6 +192,7 @@ def _os_diagnostic(error: OSError, stack: tuple[str, ...]) -> Diagnostic:
         errno.ENAMETOOLONG: "SOURCE_NOT_FOUND",
         errno.ELOOP: "SOURCE_NOT_FOUND",
         errno.EACCES: "SOURCE_NOT_READABLE",
+        errno.ENOMEM: "OUT_OF_MEMORY",
     }
     return Diagnostic(ids.get(error.errno or 0, "INPUT_OUTPUT"), f"{reason}.", subject=subject, stack=stack)
 

@@ -108,7 +108,12 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 }
 """config.json contents by name. In each, sizes differ where an exchange of axes could hide."""
 
-_ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
 _SIGN_BITS = {"bfloat16": 0x8000, "float16": 0x8000, "float32": 0x8000_0000}
 _INFINITIES = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F80_0000}
 _LARGEST = {"bfloat16": 0x7F7F, "float16": 0x7BFF, "float32": 0x7F7F_0000}
@@ -194,6 +199,70 @@ def save_with_transformers(
     return directory
 
 
+def save_random_with_transformers(
+    directory: Path,
+    config: Mapping[str, Any],
+    seed: int,
+    *,
+    auto_class: str = "AutoModelForCausalLM",
+    dtype: str = "bfloat16",
+    own_dtypes: Mapping[str, str] | None = None,
+    max_shard_size: str = "100KB",
+) -> Path:
+    """Writes a checkpoint of any architecture through transformers, every tensor filled with random finite patterns.
+
+    Args:
+        directory: where to write.
+        config: the contents of its config.json.
+        seed: of the random patterns.
+        auto_class: transformers' class that finds the model class.
+        dtype: of the model.
+        own_dtypes: by the end of a tensor's name, the dtype in which the publisher keeps such tensors.
+        max_shard_size: the size at which a new file begins, as `save_pretrained` takes it.
+
+    Returns:
+        directory.
+    """
+    import torch
+
+    model = transformers_model(config, auto_class).to(getattr(torch, dtype))
+    for end, own in (own_dtypes or {}).items():
+        _give_dtype(model, end, getattr(torch, own))
+    state = {name: values for name, values in model.state_dict().items() if values.is_floating_point()}
+    generators = np.random.default_rng(seed).spawn(len(state))
+    filled: set[int] = set()
+    with torch.no_grad():
+        for (_, values), generator in zip(sorted(state.items()), generators, strict=True):
+            if values.data_ptr() not in filled:  # a tied tensor stands under two names
+                kind = str(values.dtype).removeprefix("torch.")
+                patterns = _finite_patterns(tuple(values.shape), kind, generator)
+                values.copy_(torch.from_numpy(_bits(patterns).copy()).view(values.dtype))
+            filled.add(values.data_ptr())
+    model.config.dtype = getattr(torch, dtype)
+    model.save_pretrained(directory, max_shard_size=max_shard_size)
+    return directory
+
+
+def transformers_model(config: Mapping[str, Any], auto_class: str = "AutoModelForCausalLM") -> Any:
+    """transformers' model of a config.json, as it initialises it; under torch.device("meta") without memory."""
+    import transformers
+
+    own = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    return getattr(transformers, auto_class).from_config(own)
+
+
+def _give_dtype(model: Any, end: str, dtype: Any) -> None:
+    found = [name for name in model.state_dict() if name.endswith(end)]
+    assert found, f"the model has no tensor that ends in {end}"
+    for name in found:
+        parent, _, leaf = name.rpartition(".")
+        module = model.get_submodule(parent)
+        if leaf in module._parameters:
+            module._parameters[leaf].data = module._parameters[leaf].data.to(dtype)
+        else:
+            module._buffers[leaf] = module._buffers[leaf].to(dtype)
+
+
 def write_safetensors(
     directory: Path, tensors: Mapping[str, Array], config: Mapping[str, Any], shard_bytes: int | None = None
 ) -> Path:
@@ -263,7 +332,7 @@ def _finite_patterns(shape: tuple[int, ...], dtype: str, generator: np.random.Ge
     patterns = magnitudes | signs
     notable = [bit | pattern for pattern in (0, 1, smallest_normal, largest) for bit in (0, sign)]
     places = generator.permutation(patterns.size)[: len(notable)]
-    patterns[places] = notable
+    patterns[places] = notable[: len(places)]
     return patterns.astype(word).view(dtype_of(dtype)).reshape(shape)
 
 

@@ -14,7 +14,8 @@ from reporting.diagnostics import Diagnostic, RecastError
 from validators import plain_files
 from validators.plain_files import UnreadableError
 from validators.rope import KEYS as ROPE_KEYS
-from validators.rope import RopeView, check_rope, rope_view, spellings, transformers4_view
+from validators.rope import SLIDING_THETA, RopeView, check_rope, rope_view, transformers4_view
+from validators.rope import carried as carried_rope
 
 __all__ = [
     "FILE",
@@ -76,7 +77,7 @@ def check_config(config: Mapping[str, Any]) -> list[Diagnostic]:
     found += _check_heads(config)
     found += _check_dtype(config)
     found += _check_refused(config)
-    found += check_rope(config, _known_rope_types(family))
+    found += check_rope(config, _known_rope_types(family), _has_rope_by_kind(family))
     return found
 
 
@@ -111,6 +112,8 @@ def compare_with_manifest(config: Mapping[str, Any], manifest: Manifest) -> list
         reason = f"config.json belongs to {family or 'no family that is known'}, {manifest.name} to {manifest.family}."
         return [Diagnostic("MODEL_NAME_MISMATCH", reason, subject="model_type")]
     own, published = _compared(config), _compared(manifest.config)
+    if "tie_word_embeddings" not in manifest.config:
+        del published["tie_word_embeddings"]  # its default is the family's, and the tensors show it
     fields = manifest.checked_fields or tuple(published)
     found = []
     for field in fields:
@@ -137,7 +140,7 @@ def carried_config(config: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
     if named is not None:
         carried = _with_keys(carried, dict.fromkeys(_DTYPE_KEYS, dtype))
     if any(key in config for key in ROPE_KEYS):
-        carried = _with_keys(carried, spellings(rope_view(config)))
+        carried = _with_keys(carried, carried_rope(config))
     return carried
 
 
@@ -272,6 +275,11 @@ def _check_refused(config: Mapping[str, Any]) -> list[Diagnostic]:
         reason = f"partial_rotary_factor is {_shown(rotated)}; only embeddings that rotate whole heads are converted."
         found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject="partial_rotary_factor"))
     return found
+
+
+def _has_rope_by_kind(family: str) -> bool:
+    """Whether kinds of layers have each their own rotary embedding, as a published config shows it."""
+    return any(SLIDING_THETA in manifest.config for manifest in catalog.manifests() if manifest.family == family)
 
 
 def _known_rope_types(family: str) -> set[str]:

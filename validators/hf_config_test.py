@@ -346,8 +346,9 @@ def test_a_published_model_fits_its_own_layout() -> None:
 
 
 def test_a_published_model_matches_its_own_name_and_no_other_size() -> None:
-    for manifest in catalog.manifests():
-        for other in catalog.manifests():
+    first = [manifest for manifest in catalog.manifests() if manifest.family in ("llama", "mistral")]
+    for manifest in first:
+        for other in first:
             found = hf_config.compare_with_manifest(other.config, manifest)
             alike = {manifest.name, other.name} <= {"llama3.1-70b", "llama3.3-70b"} or manifest is other
             assert (found == []) == alike, (manifest.name, other.name)

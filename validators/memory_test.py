@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import time
 from pathlib import Path
 
 from validators import memory
@@ -115,21 +113,39 @@ def test_this_machine_tells_something() -> None:
     assert memory.anonymous_bytes() > 1 << 20
 
 
-def test_a_peak_in_the_middle_is_seen() -> None:
-    before = memory.anonymous_bytes()
-    with memory.PeakSampler(seconds=0.001) as peak:
-        held = bytearray(b"x") * (64 << 20)
-        deadline = time.monotonic() + 10
-        while peak.bytes < before + (60 << 20) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        del held
-    assert peak.bytes >= before + (60 << 20)
+def test_swap_space_counts_apart_and_is_not_planned_with(tmp_path: Path) -> None:
+    _v2(_machine(tmp_path, cgroup="0::/job\n"), "job", 10_000, 4_000)
+    _write(tmp_path / "proc/meminfo", "MemTotal: 1024 kB\nMemAvailable: 1024 kB\nSwapFree: 3 kB\n")
+    for given, expected in (("", 0), ("2000", 1_500), ("max", 3072), ("400", 0)):
+        _write(tmp_path / "sys/fs/cgroup/job/memory.swap.max", given)
+        _write(tmp_path / "sys/fs/cgroup/job/memory.swap.current", "500")
+        (group,) = (bound for bound in memory.bounds(tmp_path) if bound.limit == 10_000)
+        assert (group.left, group.swap) == (6_000, expected), given
+    assert _bytes(tmp_path) == 6_000
 
 
-def test_mapped_files_are_no_part_of_the_peak(tmp_path: Path) -> None:
-    (tmp_path / "mapped").write_bytes(b"x" * (64 << 20))
-    with open(tmp_path / "mapped", "rb") as file, memory.PeakSampler(seconds=0.001) as peak:
-        before = memory.anonymous_bytes()
-        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            assert sum(mapped[i] for i in range(0, 64 << 20, 4096)) == 16384 * ord("x")
-    assert peak.bytes < before + (32 << 20)
+def test_version_1_counts_swap_space_together_with_memory(tmp_path: Path) -> None:
+    _v1(_machine(tmp_path, cgroup="4:memory:/job\n"), "job", 10_000, 4_000)
+    _write(tmp_path / "proc/meminfo", "MemTotal: 1024 kB\nMemAvailable: 1024 kB\nSwapFree: 1000 kB\n")
+    folder = tmp_path / "sys/fs/cgroup/memory/job"
+    _write(folder / "memory.memsw.limit_in_bytes", "15000")
+    _write(folder / "memory.memsw.usage_in_bytes", "4200")
+    for swappiness, expected in (("60", 4_800), ("0", 0)):
+        _write(folder / "memory.swappiness", swappiness)
+        (group,) = (bound for bound in memory.bounds(tmp_path) if bound.limit == 10_000)
+        assert group.swap == expected
+
+
+def test_kills_are_counted_in_the_group_of_the_process(tmp_path: Path) -> None:
+    _machine(tmp_path, cgroup="0::/pod/container\n")
+    _write(tmp_path / "sys/fs/cgroup/pod/memory.events", "low 0\noom 9\noom_kill 9\n")
+    _write(tmp_path / "sys/fs/cgroup/pod/container/memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert memory.oom_kills(tmp_path) == 2
+
+
+def test_kills_of_version_1_and_of_the_machine_are_counted(tmp_path: Path) -> None:
+    _machine(tmp_path, cgroup="4:memory:/job\n0::/\n")
+    _write(tmp_path / "proc/vmstat", "nr_free_pages 5\noom_kill 7\n")
+    assert memory.oom_kills(tmp_path) == 7
+    _write(tmp_path / "sys/fs/cgroup/memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert memory.oom_kills(tmp_path) == 1

@@ -2,6 +2,10 @@
 
 Version 4 says `rope_theta` and `rope_scaling {rope_type or type, ...}`, version 5 `rope_parameters {rope_theta, ...}`.
 Version 5 reads the older spelling too; version 4 takes the newer one for unknown keys and assumes its defaults.
+
+A model whose kinds of layers have each their own embedding (Gemma 3) keeps, in version 5, such an object for each kind
+in `rope_parameters`; in version 4 the keys above are those of full attention, and `rope_local_base_freq` is the theta
+of sliding windows.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ DEFAULT_TYPE = "default"
 # What both versions of transformers assume for the families that do not say otherwise.
 DEFAULT_THETA = 10000.0
 KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
+SLIDING_THETA = "rope_local_base_freq"
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 _SECTIONS = ("rope_scaling", "rope_parameters")
 _TYPE_KEYS = ("rope_type", "type")
 # Without these transformers 4 does not load a model.
@@ -45,7 +51,10 @@ class RopeView:
 
 
 def rope_view(config: Mapping[str, Any]) -> RopeView:
-    """Reads both spellings of a config that `check_rope` finds no fault with."""
+    """Reads both spellings of a config that `check_rope` finds no fault with; of several kinds, full attention's."""
+    kinds = _kinds(config)
+    if kinds:
+        config = {**config, "rope_parameters": kinds.get(_FULL) or next(iter(kinds.values()))}
     parameters: dict[str, Any] = {}
     for section in _SECTIONS:
         parameters |= _parameters(_section(config, section))
@@ -75,23 +84,65 @@ def spellings(view: RopeView) -> dict[str, Any]:
     }
 
 
-def check_rope(config: Mapping[str, Any], known: Collection[str]) -> list[Diagnostic]:
+def carried(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of both versions for what a config says. An object for each kind of layer stays as it is."""
+    keys = spellings(rope_view(config))
+    kinds = _kinds(config)
+    if kinds:
+        del keys["rope_parameters"]
+        sliding = kinds.get(_SLIDING, {}).get("rope_theta", config.get(SLIDING_THETA))
+        keys |= {} if sliding is None else {SLIDING_THETA: sliding}
+    return keys
+
+
+def check_rope(config: Mapping[str, Any], known: Collection[str], by_kind: bool = False) -> list[Diagnostic]:
     """All that is wrong with the rotary embedding of a config.
 
     Args:
         config: a config.json.
         known: types of scaling that are implemented; empty if nothing is known of that.
+        by_kind: whether kinds of layers may have each their own.
 
     Returns:
         CONFIG_FIELD_INVALID for wrong kinds of values and for spellings that contradict each other,
         CONFIG_FIELD_MISSING for parameters that the type needs, UNKNOWN_ROPE_TYPE.
     """
+    kinds = _kinds(config)
+    if by_kind and kinds:
+        return _check_each_kind(config, kinds, known)
     found = _check_kinds(config)
     if found:
         return found
     found += _check_type(config, known)
     found += _check_contradictions(config)
     return found
+
+
+def _check_each_kind(
+    config: Mapping[str, Any], kinds: Mapping[str, Mapping[str, Any]], known: Collection[str]
+) -> list[Diagnostic]:
+    """Version 4's own keys are about full attention, but for its theta of sliding windows."""
+    found = []
+    for kind, section in kinds.items():
+        spelled = {key: config[key] for key in ("rope_theta", "rope_scaling") if kind == _FULL and key in config}
+        for fault in check_rope({**spelled, "rope_parameters": section}, known):
+            place = f"rope_parameters.{kind}"
+            reason = fault.reason.replace("rope_parameters", place)
+            subject = fault.subject.replace("rope_parameters", place)
+            found.append(dataclasses.replace(fault, reason=reason, subject=subject))
+    thetas = {
+        f"rope_parameters.{_SLIDING}.rope_theta": kinds.get(_SLIDING, {}).get("rope_theta"),
+        SLIDING_THETA: config.get(SLIDING_THETA),
+    }
+    return found + _disagreeing({field: value for field, value in thetas.items() if value is not None})
+
+
+def _kinds(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The embedding of each kind of layer, where `rope_parameters` has one for each; else nothing."""
+    section = _section(config, "rope_parameters")
+    kinds = {kind: value for kind, value in section.items() if isinstance(value, Mapping)}
+    known = kinds and len(kinds) == len(section) and kinds.keys() <= {_FULL, _SLIDING}
+    return kinds if known else {}
 
 
 def _check_kinds(config: Mapping[str, Any]) -> list[Diagnostic]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reporting.diagnostics import Diagnostic
-from validators.rope import RopeView, check_rope, rope_view, spellings, transformers4_view
+from validators.rope import RopeView, carried, check_rope, rope_view, spellings, transformers4_view
 
 SCALED = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 V4 = {"rope_theta": 500000.0, "rope_scaling": {**SCALED, "rope_type": "llama3"}}
@@ -159,3 +159,47 @@ def test_an_embedding_per_kind_of_layer_is_refused() -> None:
         ("CONFIG_FIELD_INVALID", "rope_parameters.full_attention"),
         ("CONFIG_FIELD_INVALID", "rope_parameters.sliding_attention"),
     ]
+
+
+BY_KIND = {
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+    }
+}
+BY_KIND_V4 = {"rope_theta": 1000000.0, "rope_scaling": None, "rope_local_base_freq": 10000.0}
+
+
+@pytest.mark.parametrize("config", [BY_KIND, BY_KIND_V4, BY_KIND | BY_KIND_V4])
+def test_an_embedding_per_kind_of_layer_is_understood_where_a_family_has_it(config: dict[str, Any]) -> None:
+    assert check_rope(config, KNOWN, by_kind=True) == []
+    assert rope_view(config) == RopeView(1000000.0, "default", {})
+
+
+def test_an_embedding_per_kind_of_layer_is_carried_beside_the_keys_of_version_4() -> None:
+    assert carried(BY_KIND) == BY_KIND_V4
+
+
+@pytest.mark.parametrize(
+    ("change", "subject"),
+    [
+        ({"rope_theta": 5.0}, "rope_parameters.full_attention.rope_theta"),
+        ({"rope_local_base_freq": 5.0}, "rope_parameters.sliding_attention.rope_theta"),
+    ],
+)
+def test_the_older_spelling_must_not_contradict_a_kind_of_layer(change: dict[str, Any], subject: str) -> None:
+    (found,) = check_rope(BY_KIND | change, KNOWN, by_kind=True)
+    assert (found.id, found.subject) == ("CONFIG_FIELD_INVALID", subject)
+
+
+def test_a_fault_in_one_kind_of_layer_is_named_with_its_place() -> None:
+    section = {**BY_KIND["rope_parameters"], "full_attention": {"rope_type": "odd", "rope_theta": -1}}
+    (found,) = check_rope({"rope_parameters": section}, KNOWN, by_kind=True)
+    assert found.subject == "rope_parameters.full_attention.rope_theta"
+
+
+def test_a_kind_of_layer_that_nobody_knows_is_refused() -> None:
+    section = {**BY_KIND["rope_parameters"], "other": {}}
+    assert {found.id for found in check_rope({"rope_parameters": section}, KNOWN, by_kind=True)} == {
+        "CONFIG_FIELD_INVALID"
+    }

@@ -28,7 +28,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], positional: Sequence[st
     Args:
         values: the program's flags.
         argv: what was given; `key=value` is read as `--key=value`.
-        positional: names of the positional arguments, all required.
+        positional: names of the positional arguments; those in brackets may be left out.
 
     Returns:
         The positional arguments.
@@ -121,6 +121,7 @@ def _miscounted(words: Sequence[str], positional: Sequence[str]) -> list[Diagnos
     found = [
         Diagnostic("INVALID_FLAG", f"The argument {name} is missing.", subject=name)
         for name in positional[len(words) :]
+        if not name.startswith("[")
     ]
     extra = words[len(positional) :]
     found.extend(

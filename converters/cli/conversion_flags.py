@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 from absl import flags
 
 from converters.cli import sizes
+from reporting import progress
 from reporting.diagnostics import Diagnostic, raise_all
 from validators import memory, preflight
 
 EXACTNESS = ("invertible", "as_requested")
 RESIDUE = ("keep", "drop", "refuse")
 _LARGEST_AUTO_BUDGET = 2 << 30
+_COMPRESSION = re.compile("none|zstd:([1-9]|1[0-9]|2[0-2])")
 MAXTEXT_LAYOUTS = ("0.2.4", "0.2.5")
+_PATHS = ("hf_model_path", "load_parameters_path", "load_full_state_path", "base_output_directory", "hf_config_path")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -54,7 +58,60 @@ def define(values: flags.FlagValues) -> None:
         "files are not counted: the kernel can take them back.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "plan_only",
+        False,
+        "Only say what would be done: units, bytes, memory, disk, exactness. Reads headers, writes nothing.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "plan_file",
+        "",
+        "With --plan_only: also write the plan to this file, as JSON (proto/plan.proto).",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "progress",
+        "auto",
+        progress.MODES,
+        "How the run shows on standard error how far it is: a bar, plain lines every few seconds, or none; auto is a "
+        "bar on a terminal and plain lines elsewhere.",
+        flag_values=values,
+    )
     _define_trainer_settings(values)
+
+
+def define_storage(values: flags.FlagValues) -> None:
+    """Adds the flags that say how a MaxText checkpoint is stored."""
+    flags.DEFINE_bool(
+        "checkpoint_storage_use_zarr3",
+        True,
+        "Store arrays as zarr version 3; 0: version 2.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "checkpoint_storage_use_ocdbt",
+        True,
+        "Store all arrays in one OCDBT database; 0: each in a directory of its own. Pathways wants this and "
+        "--checkpoint_storage_use_zarr3 to be 0.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "compression",
+        "none",
+        "Of the stored chunks: none, or zstd:N with N from 1 to 22. Random-looking weights hardly shrink, and "
+        "compressing them takes many times as long as writing them.",
+        flag_values=values,
+    )
+
+
+def storage_request(values: flags.FlagValues) -> Mapping[str, Any]:
+    """The fields of a ConversionRequest that the flags of `define_storage` give."""
+    return {
+        "compression": values.compression,
+        "use_zarr3": values.checkpoint_storage_use_zarr3,
+        "use_ocdbt": values.checkpoint_storage_use_ocdbt,
+    }
 
 
 def _define_trainer_settings(values: flags.FlagValues) -> None:
@@ -90,11 +147,17 @@ def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Dia
     found = list(more)
     if values.memory_budget != "auto":
         found.extend(sizes.problem(values.memory_budget, "memory_budget"))
+    if "compression" in values and not _COMPRESSION.fullmatch(values.compression):
+        reason = f"--compression={values.compression} is not none or zstd:N with N from 1 to 22."
+        found.append(Diagnostic("INVALID_FLAG", reason, subject="--compression"))
+    if values.plan_file and not values.plan_only:
+        reason = "--plan_file is where --plan_only writes; a conversion writes no plan."
+        found.append(Diagnostic("INVALID_FLAG", reason, subject="--plan_file"))
     for name, error in ids.items():
         text = values[name].value
         if not text:
             found.append(Diagnostic(error, f"--{name} was not given.", subject=f"--{name}"))
-    for name in ("hf_model_path", "load_parameters_path", "base_output_directory", "hf_config_path"):
+    for name in _PATHS:
         path = str(values[name].value or "") if name in values else ""
         found.extend(preflight.remote_path(path, f"--{name}"))
         if path.encode("utf-8", "replace").decode("utf-8") != path:
@@ -118,6 +181,9 @@ def common_request(values: flags.FlagValues) -> Mapping[str, Any]:
         "require_exact": values.require_exact,
         "overwrite": values.overwrite,
         "memory_budget": _budget(values.memory_budget),
+        "progress": values.progress,
+        "plan_only": values.plan_only,
+        "plan_file": Path(values.plan_file) if values.plan_file else None,
     }
 
 

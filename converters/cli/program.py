@@ -31,6 +31,7 @@ class Program:
         execute: does the work; adds steps to the report; returns text to print before the report, or "".
         positional: names of its positional arguments.
         reports: whether a run that succeeds ends with a FINAL REPORT; a failing one always does.
+        supervised: whether `execute` runs in a child process, so that a kill is reported; for what takes long.
     """
 
     name: str
@@ -40,14 +41,22 @@ class Program:
     execute: Callable[[Any, Report], str]
     positional: tuple[str, ...] = ()
     reports: bool = True
+    supervised: bool = False
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: raised in the main thread, which stops its workers and reports."""
 
 
-def main(program: Program, argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a binary as a process: parses `argv` (default sys.argv), reports, exits."""
+def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bool | None = None) -> NoReturn:
+    """Runs a binary: parses, reports, exits.
+
+    Args:
+        program: the binary.
+        argv: what was given; by default sys.argv.
+        own_process: whether this process is there for this run alone and has one thread, so that it may be supervised;
+            by default, if `argv` is sys.argv.
+    """
     values = flags.FlagValues()
     program.define(values)
     usage.define_common(values)
@@ -69,7 +78,8 @@ def main(program: Program, argv: Sequence[str] | None = None) -> NoReturn:
         return list(arguments_given[:1])
 
     def run(_: Sequence[str]) -> NoReturn:
-        sys.exit(execute(program, values, prepared[0], report))
+        alone = argv is None if own_process is None else own_process
+        sys.exit((_supervised if program.supervised and alone else execute)(program, values, prepared[0], report))
 
     app.run(run, argv=given, flags_parser=parse)
 
@@ -80,17 +90,32 @@ def execute(program: Program, values: flags.FlagValues, prepared: Any, report: R
     before = signal.signal(signal.SIGINT, _terminate)
     output = ""
     try:
-        output = program.execute(prepared, report)
+        try:
+            output = program.execute(prepared, report)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            signal.signal(signal.SIGINT, before)
     except StepFailed:
         output = ""
     except (Exception, KeyboardInterrupt) as error:
         _record(report, program.name, error)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        signal.signal(signal.SIGINT, before)
     if output:
         console.show(output)
     return conclude(report, values, quiet=not program.reports)
+
+
+def _supervised(program: Program, values: flags.FlagValues, prepared: Any, report: Report) -> int:
+    """Does what `execute` does, in a child process."""
+    from converters.cli import supervise
+
+    def work(ready: Callable[[], None]) -> int:
+        def begin(given: Any, filled: Report) -> str:
+            ready()
+            return program.execute(given, filled)
+
+        return execute(dataclasses.replace(program, execute=begin), values, prepared, report)
+
+    return supervise.run(work, report, program.name, lambda: conclude(report, values))
 
 
 def conclude(report: Report, values: flags.FlagValues | None = None, *, quiet: bool = False) -> int:

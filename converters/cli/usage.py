@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 _WIDTH = 110
+_EXIT_CODES = (
+    "exit codes: 0 done, 1 differing (diff), 2 usage, 3 library, 4 out of memory, 5 input/output (retry), 143 stopped"
+)
 
 
 def define_common(values: flags.FlagValues) -> None:
@@ -26,7 +29,7 @@ def render(name: str, summary: str, positional: Sequence[str], values: flags.Fla
     lines = [f"usage: recast {name} {words}", "", *textwrap.wrap(summary, _WIDTH), "", "flags:"]
     for flag in sorted({flag.name for flag in values._flags().values()}):
         lines.extend(_entry(values[flag]))
-    lines.extend(["", "exit codes: 0 done, 2 usage, 3 library, 4 out of memory, 5 input/output (retry), 143 stopped"])
+    lines.extend(["", _EXIT_CODES])
     return "\n".join(lines) + "\n"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from converters.engine import values
+from converters.engine.carried_state import CarriedState
 from converters.formats.base import TensorInfo
 from mappings.language import composition, detection, loader
 from mappings.language.arrays import Array
@@ -31,6 +32,7 @@ class Sides:
         source: layout of the source, `target` of the output.
         composition: the moves between them.
         unmapped: arrays of the source that are no weights, with the reason.
+        state: between MaxText layouts: what the output holds beside its weights.
     """
 
     family: Family
@@ -38,6 +40,7 @@ class Sides:
     target: Layout
     composition: Composition
     unmapped: Mapping[str, str]
+    state: CarriedState | None = None
 
 
 def family_for(name: str, config: Mapping[str, Any]) -> Family:
@@ -72,6 +75,11 @@ def layout_for(family: Family, name: str, format: str, options: Mapping[str, Any
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 
 
+def implied_options(family: Family, name: str, format: str) -> frozenset[str]:
+    """The options of a layout that a model's name decides, where they are not given."""
+    return detection.resting_on(family, _layout_source(name, format), "model_name")
+
+
 def detected_layout(
     family: Family, name: str, format: str, given: Mapping[str, Any], header: Mapping[str, TensorInfo]
 ) -> tuple[Layout, Mapping[str, tuple[object, ...]]]:
@@ -99,10 +107,19 @@ def _layout_source(name: str, format: str) -> LayoutSource:
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 
 
-def compose(source: Layout, target: Layout, header: Mapping[str, TensorInfo]) -> Composition:
-    """The moves from one layout to the other for the arrays that are there."""
+def compose(
+    source: Layout, target: Layout, header: Mapping[str, TensorInfo], masked: Collection[str] = ()
+) -> Composition:
+    """The moves from one layout to the other for the arrays that are there.
+
+    Args:
+        source: where the tensors are.
+        target: where they go.
+        header: the arrays of the source.
+        masked: parts of a training state that are meant not to be there.
+    """
     try:
-        return composition.compose(source, target, present=header.keys())
+        return composition.compose(source, target, present={*header, *masked})
     except MappingErrors as errors:
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 

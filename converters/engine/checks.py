@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from converters.engine import values
-from converters.engine.execute import move_into
+from converters.engine.gather import move_into
 from converters.engine.plan import Box
 from converters.engine.values import AnyArray
 from converters.formats.base import Source

@@ -4,150 +4,176 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from converters.engine import checks, drivers, manifest, model, verify
+from converters.engine import (
+    allocator,
+    drivers,
+    manifest,
+    model,
+    open_run,
+    plan_document,
+    restacking,
+    resume,
+    running,
+    verify,
+)
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
+from converters.engine.destination import is_vacant
 from converters.engine.drivers import Opened
-from converters.engine.execute import Executor, Outcome
+from converters.engine.execute import Outcome
+from converters.engine.model import Model
+from converters.engine.plan import ArrayPlan, Plan, Sizes
 from converters.engine.prepare import Prepared, occupied, prepare
 from converters.engine.record import ConversionRecord
 from converters.engine.request import ConversionRequest
-from converters.engine.staging import Staging, is_vacant, sync_tree, write_durably
+from converters.engine.resume import Identity
+from converters.engine.run_files import sync_tree, write_durably
+from converters.engine.staging import Staging
+from converters.engine.verify import Points
 from reporting import json_report, text
-from reporting.diagnostics import Diagnostic, RecastError, raise_all
-from reporting.report import Report, StepRecord, TensorOutcome
-from validators import memory
+from reporting.diagnostics import Diagnostic, RecastError, exit_code_of, raise_all
+from reporting.report import Report, StepFailed, TensorOutcome, diagnostics_of
+
+# Stopped by a signal, out of memory, an input/output failure.
+_RESUMABLE = (143, 4, 5)
 
 
-def run(request: ConversionRequest, report: Report) -> None:
+def run(request: ConversionRequest, report: Report) -> str:
     """Converts, and adds every step to the report.
 
+    Returns:
+        Text to show before the report: the plan, where the request asks for no more than that.
+
     Raises:
-        StepFailed: when a step failed; the report says why, and the destination is as it was before.
+        StepFailed: when a step failed; the report says why, and the destination is as it was before, but for what a
+            rerun continues.
     """
-    report.source, report.destination = str(request.source), str(request.destination)
+    report.source = str(request.source)
     started = time.monotonic()
+    allocator.keep_buffers()
     with report.step("open_source") as step:
         opened = drivers.driver_of(request.source_format).open(request.source)
         step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
         step.lines.extend(opened.remarks)
     try:
+        if request.plan_only:
+            return plan(request, opened, report)
+        report.destination = str(request.destination)
         digest = request.digest(opened.fingerprint + model.fingerprint(request, opened))
         if _already_complete(request, digest, report):
-            return
-        prepared = prepare(request, opened, report)
+            return ""
+        prepared = prepare(request, opened, report, _earlier_grid(request, digest))
         _convert(request, digest, prepared, report, started)
+        return ""
     finally:
         opened.source.close()
+
+
+def plan(request: ConversionRequest, opened: Opened, report: Report, published: Model | None = None) -> str:
+    """Plans the conversion of an opened source, writes the plan where the request says, and returns it as text.
+
+    Raises:
+        StepFailed: when a step failed.
+    """
+    prepared = prepare(request, opened, report, {}, published)
+    message = plan_document.document(request, prepared, report)
+    if request.plan_file is not None:
+        with report.step("write_plan"):
+            plan_document.write(message, request.plan_file)
+    return plan_document.render(message)
+
+
+def _earlier_grid(request: ConversionRequest, digest: str) -> Mapping[str, Sizes]:
+    """The grid of an interrupted run that this one may continue; --overwrite is free to choose another."""
+    return {} if request.overwrite else resume.grid_of_earlier_run(request.destination, digest)
 
 
 def _already_complete(request: ConversionRequest, digest: str, report: Report) -> bool:
     if request.overwrite or not manifest.is_complete(request.destination, digest):
         return False
     with report.step("commit") as step:
+        Staging(request.destination).tidy()
         step.lines.append(f"{request.destination} is already complete for this request")
     return True
 
 
 def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report: Report, started: float) -> None:
     staging = Staging(request.destination)
+    begun = False
     try:
         with report.step("convert") as step:
             staging.open()
             if not is_vacant(request.destination):
                 raise_all(occupied(request))
-            outcome = _execute(request, prepared, staging, step)
+            resumed = resume.begin(staging, Identity.of(digest, prepared.plan), overwrite=request.overwrite)
+            begun = True
+            step.diagnostics.extend(resumed.warnings)
+            outcome = running.run(request, digest, prepared, staging, resumed, step)
+            if resumed.records:
+                step.lines.append(f"continued: {len(resumed.records)} units were already written")
         with report.step("verify") as step:
             samples = _verify(request, prepared, staging)
             step.lines.append(f"{samples} elements read back and compared by coordinate")
         with report.step("commit") as step:
             _check_unchanged(prepared.opened, request)
             residue_elements = _carry(request, prepared, staging)
+            staging.forget_an_earlier_closing()
             listed = manifest.describe(
                 staging.root, outcome.tensor_entries(prepared.plan), digest, prepared.plan.threads
             )
             staging.path(manifest.FILE).write_text(listed, "utf-8")
             _tell(report, prepared, outcome, residue_elements, samples, started)
             step.lines.extend(_closing_lines(prepared, outcome, residue_elements))
-        _finish(staging, manifest.done(listed, digest), report, drivers.driver_of(request.target_format).last)
-    except BaseException:
+        last = drivers.driver_of(request.target_format).last(prepared.sides)
+        _finish(request, staging, manifest.done(listed, digest), report, last)
+    except BaseException as error:
+        code = report.exit_code if isinstance(error, StepFailed) else exit_code_of(diagnostics_of(error))
+        _leave(staging, begun, code, report.steps[-1].name == "publish" and code == 2)
+        raise
+
+
+def _leave(staging: Staging, begun: bool, code: int, barred: bool = False) -> None:
+    """Keeps what a run can continue that was stopped, or that met what a retry may cure; removes everything else.
+
+    What another run had finished stays as it is where this one did not get so far as to continue or to replace it.
+    """
+    # What came to the destination during the run can be moved away, and the work of hours be published after all.
+    keeps = code in _RESUMABLE or barred
+    if (begun and not keeps) or not resume.has_finished_units(staging):
         staging.discard()
-        raise
-
-
-def _execute(request: ConversionRequest, prepared: Prepared, staging: Staging, step: StepRecord) -> Outcome:
-    plan = prepared.plan
-    found = checks.check(prepared.sides.composition, prepared.opened.source)
-    raise_all([d for d in found if not d.warning])
-    step.diagnostics.extend(found)
-    sink = drivers.driver_of(request.target_format).sink(request, staging, prepared.sides.target)
-    journal = residue_lib.Journal(staging.path("recast", "residue.journal"))
-    try:
-        sink.declare(drivers.declared(plan))
-        executor = Executor(
-            plan,
-            prepared.opened.source,
-            sink,
-            budget=request.memory_budget,
-            residue_in=prepared.residue,
-            residue_out=journal if request.residue == "keep" else None,
-        )
-        with memory.PeakSampler() as peak:
-            outcome = executor.run()
-        outcome.peak_bytes = peak.bytes
-        _check_residue(request, outcome)
-        sink.commit()
-    except BaseException:
-        sink.abort()
-        raise
-    step.diagnostics.extend(_value_warnings(outcome))
-    step.diagnostics.extend(_residue_warnings(prepared.residue))
-    return outcome
-
-
-def _check_residue(request: ConversionRequest, outcome: Outcome) -> None:
-    if request.residue != "refuse":
         return
-    raise_all(
-        [
-            Diagnostic("RESIDUE_REFUSED", f"{count} elements of {name} would not come back bit for bit.", subject=name)
-            for name, count in sorted(outcome.residue_elements.items())
-        ]
-    )
-
-
-def _value_warnings(outcome: Outcome) -> list[Diagnostic]:
-    found = []
-    for name, (largest, infinity) in sorted(outcome.largest.items()):
-        if largest >= infinity:
-            found.append(Diagnostic("TENSOR_NOT_FINITE", f"{name} holds NaN or infinite values.", subject=name))
-        elif largest == 0:
-            found.append(Diagnostic("TENSOR_ALL_ZERO", f"{name} holds nothing but zeros.", subject=name))
-    return found
-
-
-def _residue_warnings(residue: residue_lib.Residue) -> list[Diagnostic]:
-    if not residue.stale:
-        return []
-    reason = f"{residue.stale} recorded elements no longer apply; {residue.applied} were restored."
-    return [Diagnostic("RESIDUE_STALE", reason, subject=f"recast/{record_lib.RESIDUE_FILE}")]
+    if begun:
+        open_run.clear(staging.folder)
+    staging.keep()
 
 
 def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging) -> int:
     source = prepared.opened.reader()
     target = drivers.driver_of(request.target_format).reader(staging)
-    found: list[Diagnostic] = []
-    samples = 0
-    for array, points in verify.sample(prepared.plan, prepared.opened.source, seed=len(prepared.plan.arrays)):
-        found.extend(verify.compare(array, points, source, target, prepared.residue))
-        samples += len(points.target_at)
+    plan = prepared.plan
+    chosen = list(verify.sample(plan, prepared.opened.source, seed=len(plan.arrays)))
+    # Each reading decodes a chunk of either side: as many at a time as the budget has room for.
+    at_a_time = max(1, min(plan.threads, request.memory_budget // max(_largest_reading(plan), 1)))
+
+    def compare(pair: tuple[ArrayPlan, Points]) -> list[Diagnostic]:
+        return verify.compare(*pair, source, target, prepared.residue)
+
+    with ThreadPoolExecutor(at_a_time) as pool:
+        found = [diagnostic for several in pool.map(compare, chosen) for diagnostic in several]
+    samples = sum(len(points.target_at) for _, points in chosen)
     found.extend(verify.check_names(prepared.plan, target.names()))
     if found:
         _check_unchanged(prepared.opened, request)
     raise_all(found)
     return samples
+
+
+def _largest_reading(plan: Plan) -> int:
+    """Bytes of the largest chunks of both sides, as stored and as read."""
+    return max((2 * array.read_bytes + 2 * array.unit_bytes for array in plan.arrays.values()), default=0)
 
 
 def _check_unchanged(opened: Opened, request: ConversionRequest) -> None:
@@ -159,23 +185,29 @@ def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> 
     """Puts config, tokenizer, record and residue beside the weights; returns the residue's size in elements."""
     sides, plan = prepared.sides, prepared.plan
     model.carry(request, prepared.model, plan, staging)
-    journal = residue_lib.Journal(staging.path("recast", "residue.journal"))
+    journal = residue_lib.Journal(staging.folder / resume.RESIDUE)
+    if sides.state is not None:
+        restacking.carry_residue(prepared.residue, plan, journal)
     elements = journal.join(staging.path("recast", record_lib.RESIDUE_FILE))
-    kept = ConversionRecord(
-        family=prepared.naming.family,
-        model_name=prepared.naming.model_name,
-        source_format=request.source_format,
-        target_format=request.target_format,
-        source_options=dict(sides.source.options),
-        target_options=dict(sides.target.options),
-        source_dtypes={name: info.dtype for name, info in prepared.opened.source.tensors.items()},
-        logical_dtypes={name: array.path.logical_dtype for name, array in plan.arrays.items() if array.path.target_ops},
+    kept = (
+        restacking.record(request, sides, plan, prepared.model, prepared.naming)
+        if sides.state
+        else ConversionRecord(
+            family=prepared.naming.family,
+            model_name=prepared.naming.model_name,
+            source_format=request.source_format,
+            target_format=request.target_format,
+            source_options=dict(sides.source.options),
+            target_options=dict(sides.target.options),
+            source_dtypes={name: info.dtype for name, info in prepared.opened.source.tensors.items()},
+            logical_dtypes=plan.logical_dtypes,
+        )
     )
     staging.path("recast", record_lib.FILE).write_text(kept.to_json(), "utf-8")
     return elements
 
 
-def _finish(staging: Staging, done: str, report: Report, last: Sequence[str]) -> None:
+def _finish(request: ConversionRequest, staging: Staging, done: str, report: Report, last: Sequence[str]) -> None:
     """Writes reports and DONE beside the output, then moves all of it into place."""
     report.finish()
     try:
@@ -183,11 +215,17 @@ def _finish(staging: Staging, done: str, report: Report, last: Sequence[str]) ->
             staging.path(name).write_text(content, "utf-8")
         write_durably(staging.path("DONE"), done)
         sync_tree(staging.root)
-        staging.publish(last)
+        staging.publish(last, lambda: _check_destination(request))
     except BaseException as error:
         report.finished = ""
         with report.step("publish"):
             raise error
+
+
+def _check_destination(request: ConversionRequest) -> None:
+    """Refuses to replace what came to the destination during the run."""
+    if not is_vacant(request.destination):
+        raise_all(occupied(request))
 
 
 def _tell(report: Report, prepared: Prepared, outcome: Outcome, residue: int, samples: int, started: float) -> None:
@@ -204,8 +242,9 @@ def _tell(report: Report, prepared: Prepared, outcome: Outcome, residue: int, sa
         )
     usage = resource.getrusage(resource.RUSAGE_SELF)
     report.figures.update(
-        bytes_read=prepared.plan.bytes_in,
-        bytes_written=prepared.plan.bytes_out,
+        bytes_read=outcome.bytes_read,
+        bytes_written=prepared.plan.bytes_out - outcome.resumed_bytes,
+        bytes_resumed=outcome.resumed_bytes,
         wall_seconds=time.monotonic() - started,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_anonymous_bytes=outcome.peak_bytes,

@@ -9,13 +9,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
+from converters.engine import maxtext_roots
 from converters.engine import record as record_lib
+from converters.engine.binding import Sides
 from converters.engine.plan import Plan
 from converters.engine.request import ConversionRequest
 from converters.engine.staging import Staging
 from converters.engine.values import AnyArray
+from converters.formats import orbax_extended
 from converters.formats.base import Declared, Sink, Source
-from mappings.language.layout import Layout
+from converters.formats.orbax_extended import Extended
+from converters.formats.orbax_metadata import Leaf
 from reporting.diagnostics import RecastError
 
 
@@ -33,6 +37,10 @@ class Opened:
         fingerprint: digest that changes when the files do.
         fingerprint_now: takes it again.
         reader: opens a second reader of the source, which shares nothing with `source`.
+        step: number of the step, where the path says it.
+        leaves: every leaf of the tree by name, where the format has a tree.
+        metadata: what the checkpoint's writer added to its metadata.
+        extended: reads what the checkpoint keeps of arrays beside their values, by stored name.
     """
 
     source: Source
@@ -44,6 +52,10 @@ class Opened:
     fingerprint: str
     fingerprint_now: Callable[[], str]
     reader: Callable[[], Reader]
+    step: int | None = None
+    leaves: Mapping[str, Leaf] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extended: Callable[[], Extended] = dict
 
 
 class Reader(Protocol):
@@ -62,17 +74,17 @@ class Driver:
 
     Attributes:
         open: opens a source.
-        sink: makes a sink in a staging folder.
+        sink: makes a sink in a staging folder, the last argument says whether it goes on with what is there.
         reader: opens a second reader of what the sink wrote.
         free_grid: whether chunks may be any boxes.
-        last: entries of the output that must appear after all others.
+        last: gives the entries of the output that must appear after all others.
     """
 
     open: Callable[[Path], Opened]
-    sink: Callable[[ConversionRequest, Staging, Layout], Sink]
+    sink: Callable[[ConversionRequest, Staging, Sides, bool], Sink]
     reader: Callable[[Staging], Reader]
     free_grid: bool
-    last: tuple[str, ...]
+    last: Callable[[Sides], tuple[str, ...]]
 
 
 def driver_of(format: str) -> Driver:
@@ -167,10 +179,10 @@ def _open_maxtext(path: Path) -> Opened:
 
     source = OrbaxSource(path)
     items = source.location.items
+    names = maxtext_roots.usual_names(source.tensors)
     scan = source.custom_metadata.get("scan_layers")
-    stored = {name: info.location.split("/", 1)[1] for name, info in source.tensors.items()}
     return Opened(
-        source=source,
+        source=maxtext_roots.RenamedSource(source, names) if names else source,
         description="an Orbax checkpoint" + ("" if source.location.step is None else f", step {source.location.step}"),
         remarks=_other_steps(source.location.other_steps, source.location.unfinished),
         root=_checkpoint_root(items),
@@ -178,22 +190,44 @@ def _open_maxtext(path: Path) -> Opened:
         options={"scan": "true" if scan else "false"} if isinstance(scan, bool) else {},
         fingerprint=_digest(source.fingerprints()),
         fingerprint_now=lambda: _digest(source.fingerprints()),
-        reader=lambda: OrbaxReader(items, stored),
+        reader=lambda: OrbaxReader(items, names),
+        step=source.location.step,
+        leaves=maxtext_roots.usual_leaves(source.leaves, names),
+        metadata=source.custom_metadata,
+        extended=lambda: orbax_extended.read(items),
     )
 
 
-def _hf_sink(request: ConversionRequest, staging: Staging, _: Layout) -> Sink:
+def _hf_sink(request: ConversionRequest, staging: Staging, _: Sides, resume: bool) -> Sink:
     from converters.formats.safetensors_sink import SafetensorsSink
 
-    return SafetensorsSink(staging.root, max_shard_size=request.max_shard_bytes)
+    return SafetensorsSink(staging.root, max_shard_size=request.max_shard_bytes, resume=resume)
 
 
-def _maxtext_sink(_: ConversionRequest, staging: Staging, layout: Layout) -> Sink:
+def _maxtext_sink(request: ConversionRequest, staging: Staging, sides: Sides, resume: bool) -> Sink:
     from converters.formats.orbax_sink import OrbaxSink
 
-    scan = layout.options.get("scan")
+    scan = sides.target.options.get("scan")
     custom = {"scan_layers": scan in (True, "true")} if scan is not None else {}
-    return OrbaxSink(staging.root, custom_metadata=custom)
+    storage: dict[str, Any] = {
+        "compression": request.compression,
+        "use_zarr3": request.use_zarr3,
+        "use_ocdbt": request.use_ocdbt,
+        "resume": resume,
+    }
+    state = sides.state
+    if state is None:
+        return OrbaxSink(staging.root, custom_metadata=custom, **storage)
+    return OrbaxSink(
+        staging.root,
+        step=state.step,
+        custom_metadata={**state.metadata, **custom},
+        scalars=state.scalars,
+        empty=(),
+        leaves=state.leaves,
+        extended=state.extended,
+        **storage,
+    )
 
 
 def _hf_reader(staging: Staging) -> Reader:
@@ -201,7 +235,12 @@ def _hf_reader(staging: Staging) -> Reader:
 
 
 def _maxtext_reader(staging: Staging) -> Reader:
-    return OrbaxReader(staging.root / "0" / "items", None)
+    (step,) = (entry for entry in staging.root.iterdir() if entry.name.isdigit())
+    return OrbaxReader(step / "items")
+
+
+def _step_directory(sides: Sides) -> tuple[str, ...]:
+    return (str(sides.state.step if sides.state is not None else 0),)
 
 
 class SafetensorsReader:
@@ -209,36 +248,38 @@ class SafetensorsReader:
 
     def __init__(self, files: Mapping[str, Path]):
         """Args: the file of each tensor."""
-        self._files = files
+        from converters.formats.safetensors_second_reader import SafetensorsElements
+
+        opened = {path: SafetensorsElements(path) for path in dict.fromkeys(files.values())}
+        self._elements = {name: opened[path] for name, path in files.items()}
 
     def names(self) -> frozenset[str]:
         """The tensors that are there."""
-        return frozenset(self._files)
+        return frozenset(self._elements)
 
     def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
         """The values at coordinates."""
-        from converters.formats.safetensors_second_reader import read_elements
-
-        return read_elements(self._files[name], name, coordinates)
+        return self._elements[name].read(name, coordinates)
 
 
 class OrbaxReader:
     """Elements of an Orbax checkpoint, through a fresh TensorStore context opened from `_METADATA`."""
 
-    def __init__(self, items: Path, stored: Mapping[str, str] | None):
-        """Args: the item's directory; stored names by array name, None where they are the same."""
+    def __init__(self, items: Path, names: Mapping[str, str] | None = None):
+        """Args: the item's directory; the names by which arrays are known here, where these are others."""
         from converters.formats.orbax_second_reader import OrbaxElements
 
         self._elements = OrbaxElements(items)
-        self._stored = stored
+        known = names or {}
+        self._stored = {known.get(name, name): stored for name, stored in self._elements.stored.items()}
 
     def names(self) -> frozenset[str]:
         """The arrays that are there."""
-        return frozenset(self._elements.shapes)
+        return frozenset(self._stored)
 
     def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
         """The values at coordinates."""
-        return self._elements.read(self._stored[name] if self._stored else name, coordinates)
+        return self._elements.read(self._stored[name], coordinates)
 
 
 def _headers(paths: Sequence[Path]) -> dict[str, Path]:
@@ -274,6 +315,6 @@ def _digest(fingerprints: Sequence[Any]) -> str:
 
 
 _DRIVERS: Mapping[str, Driver] = {
-    "hf": Driver(_open_hf, _hf_sink, _hf_reader, False, ("config.json", "model.safetensors.index.json")),
-    "maxtext": Driver(_open_maxtext, _maxtext_sink, _maxtext_reader, True, ("0",)),
+    "hf": Driver(_open_hf, _hf_sink, _hf_reader, False, lambda _: ("config.json", "model.safetensors.index.json")),
+    "maxtext": Driver(_open_maxtext, _maxtext_sink, _maxtext_reader, True, _step_directory),
 }

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -99,7 +100,7 @@ def test_a_small_budget_gives_the_same_arrays(monkeypatch: pytest.MonkeyPatch) -
     weights = _weights(sides)
     whole, _ = _run(sides, MemorySource(weights))
     monkeypatch.setattr(planning, "_SMALLEST_UNIT", 256)
-    monkeypatch.setattr("converters.engine.plan._SMALL_ARRAY", 0)
+    monkeypatch.setattr("converters.engine.grids._SMALL_ARRAY", 0)
     small, plan = _run(sides, MemorySource(weights), budget=6000)
     assert sum(1 for _ in plan.units()) > 5 * len(plan.arrays)
     for name, array in whole.arrays.items():
@@ -116,6 +117,78 @@ def test_each_read_lies_in_one_chunk_of_the_source() -> None:
         if read == name:
             assert region[0][0] // 20 == (region[0][1] - 1) // 20
             assert region[1][1] - region[1][0] == 1
+
+
+# Grids that others write, of the kernels [48, 3 layers, 50] and [48, 3, 6, 32] and their like: whole leaves, all layers
+# in each of several parts, and chunks whose borders lie across heads.
+FOREIGN: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+    "whole leaves": lambda shape: shape,
+    "all layers in each part": lambda shape: (max(1, shape[0] // 4), *shape[1:]),
+    "many small chunks": lambda shape: tuple(max(1, size // 3) for size in shape),
+    "odd borders": lambda shape: tuple(min(size, 7) for size in shape),
+}
+
+
+@pytest.mark.parametrize("grid", FOREIGN)
+@pytest.mark.parametrize("target", ["hf", "maxtext"])
+def test_any_grid_gives_the_same_arrays(grid: str, target: str) -> None:
+    sides = _sides("maxtext", target, {"scan": "true"})
+    weights = _weights(sides)
+    expected, _ = _run(sides, MemorySource(weights))
+    chunks = {name: FOREIGN[grid](array.shape) for name, array in weights.items()}
+    found, _ = _run(sides, MemorySource(weights, chunks))
+    assert all((count == 1).all() for count in found.writes.values())
+    for name, array in expected.arrays.items():
+        assert array.tobytes() == found.arrays[name].tobytes(), name
+
+
+def _decoded(source: MemorySource, chunks: dict[str, tuple[int, ...]]) -> int:
+    """Bytes of the chunks that the reads of a source touched, each as often as it was touched."""
+    total = 0
+    for name, region in source.reads:
+        info, chunk = source.tensors[name], chunks[name]
+        low = [start // size * size for (start, _), size in zip(region, chunk, strict=True)]
+        high = [
+            min(-(-stop // size) * size, whole)
+            for (_, stop), size, whole in zip(region, chunk, info.shape, strict=True)
+        ]
+        total += 2 * math.prod(b - a for a, b in zip(low, high, strict=True))
+    return total
+
+
+@pytest.mark.parametrize("grid", ["whole leaves", "all layers in each part"])
+def test_a_chunk_that_many_arrays_share_is_decoded_once(grid: str) -> None:
+    sides = _sides("maxtext", "hf", {"scan": "true"})
+    weights = _weights(sides)
+    chunks = {name: FOREIGN[grid](array.shape) for name, array in weights.items()}
+    source = MemorySource(weights, chunks)
+    _, plan = _run(sides, source)
+    assert plan.amplification == 1.0
+    assert _decoded(source, chunks) == plan.bytes_in
+
+
+@pytest.mark.parametrize("budget", [40_000, 64_000, 1 << 20])
+def test_the_plan_says_how_much_is_decoded(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_SMALLEST_UNIT", 256)
+    sides = _sides("maxtext", "hf", {"scan": "true"})
+    weights = _weights(sides)
+    chunks = {name: FOREIGN["all layers in each part"](array.shape) for name, array in weights.items()}
+    source = MemorySource(weights, chunks)
+    _, plan = _run(sides, source, budget=budget)
+    assert _decoded(source, chunks) == plan.bytes_decoded
+    assert (plan.amplification > 1) == (budget < 64_000)
+
+
+def test_no_group_holds_more_than_the_budget() -> None:
+    sides = _sides("maxtext", "hf", {"scan": "true"})
+    weights = _weights(sides)
+    chunks = {name: FOREIGN["whole leaves"](array.shape) for name, array in weights.items()}
+    plan = planning.make(sides, MemorySource(weights, chunks), Precision("bfloat16"), {}, Grid(False, 2, 200_000))
+    assert plan.shared
+    assert all(group.bytes <= 200_000 for group in plan.groups())
+    assert sorted((u.array.info.name, u.box) for g in plan.groups() for u in g.units) == sorted(
+        (u.array.info.name, u.box) for u in plan.units()
+    )
 
 
 def test_samples_agree_with_what_was_written() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from converters.engine import values
 from converters.engine.values import AnyArray
 from converters.formats.base import Declared, Region, TensorInfo
+from converters.formats.fingerprints import Fingerprint
 
 
 class MemorySource:
@@ -32,6 +33,13 @@ class MemorySource:
         """A view of a region."""
         self.reads.append((name, region))
         return self._arrays[name][tuple(slice(start, stop) for start, stop in region)]
+
+    def release(self, name: str, region: Region) -> None:
+        """Nothing to give back."""
+
+    def fingerprints(self) -> tuple[Fingerprint, ...]:
+        """None: there are no files."""
+        return ()
 
     def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
         """The values at coordinates [n, rank]."""
@@ -67,6 +75,9 @@ class MemorySink:
         where = tuple(slice(start, stop) for start, stop in region)
         self.arrays[name][where] = values
         self.writes[name][where] += 1
+
+    def sync(self) -> None:
+        """Nothing outlives the process."""
 
     def commit(self) -> None:
         """Marks the sink as complete."""

@@ -118,12 +118,12 @@ def check_recorded_name(subject: Model) -> None:
     if not name:
         return
     published = catalog.find(name)
-    family = published.family if published else catalog.layout_names().get(name)
-    if family is None:
+    families = (published.family,) if published else catalog.layout_names().get(name, ())
+    if not families:
         raise record_error(f"names the model {name}, which is not known")
     expected = catalog.family_of(subject.config)
-    recorded = subject.record.family if subject.record else family
-    if family != expected or recorded != expected:
+    recorded = subject.record.family if subject.record else families[0]
+    if expected not in families or recorded != expected:
         raise record_error(f"is about {name} of the family {recorded}, the config about {expected}")
 
 

@@ -76,6 +76,7 @@ def check_record(family: Family, named: Naming, format: str, recorded: Mapping[s
         RecastError: MODEL_NAME_MISMATCH for each option on which they differ.
     """
     meant = binding.layout_for(family, named.family, format, named.options).options
+    decided = {*named.options, *binding.implied_options(family, named.family, format)} - {"model_name", "scan"}
     raise_all(
         [
             Diagnostic(
@@ -85,7 +86,7 @@ def check_record(family: Family, named: Naming, format: str, recorded: Mapping[s
                 subject="--model_name",
             )
             for name, value in recorded.items()
-            if name not in ("model_name", "scan") and name in meant and meant[name] != value
+            if name in decided and name in meant and meant[name] != value
         ]
     )
 

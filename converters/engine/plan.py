@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from converters.engine import values
 from converters.engine.values import ValuePath
 from converters.formats.base import TensorInfo
+from mappings.language import regions
 from mappings.language.regions import Move
 
-# An array up to this size is one chunk: a thousand tiny chunks cost more than they save.
-_SMALL_ARRAY = 1 << 20
+# Fewer moves than this are tried one by one.
+_MANY_MOVES = 8
 
 Box = tuple[tuple[int, int], ...]
+Sizes = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class ArrayPlan:
 
     Attributes:
         info: name, shape and stored dtype.
-        chunk: box sizes of its units.
+        chunk: box sizes of its units; where the grid of the target is free, its chunks.
         path: what happens to its values.
         moves: what fills it.
         read_bytes: what one read of its source holds in memory.
@@ -48,6 +51,37 @@ class ArrayPlan:
         """Bytes of buffers that one unit holds: the values as they come, between the operations, and as stored."""
         return math.prod(self.chunk) * sum(widths(self.path)) + 2 * self.read_bytes
 
+    @property
+    def gathered_bytes(self) -> int:
+        """Bytes of the one buffer that a unit fills from the source."""
+        return math.prod(self.chunk) * gathered_width(self.path)
+
+    def parts_in(self, box: Box) -> list[Move]:
+        """The parts of the moves that fill a box."""
+        return [part for move in self._near(box) for part in regions.restrict(move, box)]
+
+    def _near(self, box: Box) -> Iterable[Move]:
+        """The moves that may fill a part of a box: of a stack of layers only those of the layers in it."""
+        if not self._by_layer:
+            return self.moves
+        axis, moves = self._by_layer
+        start, stop = box[axis]
+        return (move for index in range(start, stop) for move in moves.get(index, ()))
+
+    @functools.cached_property
+    def _by_layer(self) -> tuple[int, Mapping[int, tuple[Move, ...]]] | None:
+        """The moves by their index on an axis where each has only one; None where they are few, or no axis is so."""
+        if len(self.moves) < _MANY_MOVES:
+            return None
+        wide = {dim.target_axis for move in self.moves for dim in move.dims if dim.count > 1}
+        axis = next((axis for axis in range(len(self.info.shape)) if axis not in wide), None)
+        if axis is None:
+            return None
+        found: dict[int, list[Move]] = {}
+        for move in self.moves:
+            found.setdefault(move.target_base[axis], []).append(move)
+        return axis, {index: tuple(moves) for index, moves in found.items()}
+
     def units(self) -> Iterable[Unit]:
         """All units of the array, in C order."""
         steps = [range(0, n, c) for n, c in zip(self.info.shape, self.chunk, strict=True)]
@@ -70,6 +104,23 @@ class Unit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Group:
+    """Units that are made together, since they take their values from the same chunks of the source.
+
+    Attributes:
+        units: in the order in which they are written.
+    """
+
+    units: tuple[Unit, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of buffers that the group holds: all gathered values, and one unit on its way to the target."""
+        gathered = sum(unit.array.gathered_bytes for unit in self.units)
+        return gathered + max(unit.array.unit_bytes - unit.array.gathered_bytes for unit in self.units)
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """All that a run will do.
 
@@ -77,8 +128,10 @@ class Plan:
         arrays: by name, in the order in which they are written.
         bytes_in: bytes of the source's arrays that are read.
         bytes_out: bytes of the output's arrays.
-        threads: how many units are worked on at a time.
+        threads: how many groups are worked on at a time.
         peak_bytes: buffers held at a time, at most.
+        bytes_decoded: bytes that reading decodes; more than `bytes_in` where chunks are decoded more than once.
+        shared: the groups of more than one unit; every other unit is a group of its own.
     """
 
     arrays: Mapping[str, ArrayPlan]
@@ -86,11 +139,33 @@ class Plan:
     bytes_out: int
     threads: int
     peak_bytes: int
+    bytes_decoded: int
+    shared: tuple[Group, ...] = ()
+
+    @property
+    def amplification(self) -> float:
+        """How many times each byte of the source is decoded, on average."""
+        return self.bytes_decoded / self.bytes_in if self.bytes_in else 1.0
+
+    @property
+    def logical_dtypes(self) -> dict[str, str]:
+        """For each array whose values are changed: their dtype before that, which the way back must know."""
+        return {name: array.path.logical_dtype for name, array in self.arrays.items() if array.path.target_ops}
 
     def units(self) -> Iterable[Unit]:
         """All units, array by array."""
         for array in self.arrays.values():
             yield from array.units()
+
+    def groups(self) -> Iterator[Group]:
+        """All units once, each in its group, in the order of the first unit of each group."""
+        grouped = {(unit.array.info.name, unit.box): group for group in self.shared for unit in group.units}
+        for unit in self.units():
+            group = grouped.get((unit.array.info.name, unit.box))
+            if group is None:
+                yield Group((unit,))
+            elif group.units[0] == unit:
+                yield group
 
 
 def widths(path: ValuePath) -> tuple[int, ...]:
@@ -101,36 +176,6 @@ def widths(path: ValuePath) -> tuple[int, ...]:
     return (stored, values.itemsize(path.source_dtype), values.itemsize(path.logical_dtype))
 
 
-def whole_chunks(shape: tuple[int, ...], stacked: Iterable[int], itemsize: int, limit: int) -> tuple[int, ...]:
-    """A grid for an array whose chunks are ours to choose.
-
-    One layer per chunk on stacked axes, since a reader wants a layer at a time; the rest is cut from the first
-    axis on, which is the one that readers shard, until a chunk holds at most `limit` bytes. Small arrays stay whole.
-
-    Args:
-        shape: of the array.
-        stacked: positions of its layer axes.
-        itemsize: bytes of an element.
-        limit: bytes of a chunk, at most, unless one element is larger.
-    """
-    if math.prod(shape) * itemsize <= min(limit, _SMALL_ARRAY):
-        return tuple(max(n, 1) for n in shape)
-    fixed = set(stacked)
-    chunk = [1 if axis in fixed else n for axis, n in enumerate(shape)]
-    return _cut(chunk, [axis for axis in range(len(shape)) if axis not in fixed], itemsize, limit)
-
-
-def leading_slabs(shape: tuple[int, ...], itemsize: int, limit: int) -> tuple[int, ...]:
-    """A grid whose boxes are contiguous ranges of a C-order array, of at most `limit` bytes where rows allow."""
-    chunk = [max(n, 1) for n in shape]
-    return _cut(chunk, list(range(len(shape))), itemsize, limit)
-
-
-def _cut(chunk: list[int], axes: list[int], itemsize: int, limit: int) -> tuple[int, ...]:
-    for axis in axes:
-        rest = math.prod(chunk) // max(chunk[axis], 1) * itemsize
-        if rest * chunk[axis] <= limit:
-            break
-        parts = math.ceil(chunk[axis] * rest / limit)
-        chunk[axis] = max(1, math.ceil(chunk[axis] / min(parts, chunk[axis])))
-    return tuple(chunk)
+def gathered_width(path: ValuePath) -> int:
+    """Bytes of an element in the buffer that a unit fills from the source."""
+    return values.itemsize(path.logical_dtype if path.source_ops else path.source_dtype)

@@ -1,25 +1,6 @@
-from converters.engine import plan
 from converters.engine.plan import ArrayPlan
 from converters.engine.values import ValuePath
 from converters.formats.base import TensorInfo
-
-
-def test_a_stacked_array_gets_one_layer_per_chunk() -> None:
-    assert plan.whole_chunks((4096, 32, 14336), (1,), 2, 64 << 20) == (2048, 1, 14336)
-
-
-def test_a_small_array_stays_whole() -> None:
-    assert plan.whole_chunks((4096, 32), (1,), 2, 64 << 20) == (4096, 32)
-
-
-def test_a_chunk_is_cut_on_later_axes_only_when_the_first_is_used_up() -> None:
-    assert plan.whole_chunks((2, 10, 1000), (), 1 << 20, 100 << 20) == (1, 1, 100)
-
-
-def test_slabs_are_contiguous_ranges() -> None:
-    assert plan.leading_slabs((128256, 2048), 2, 64 << 20) == (16032, 2048)
-    assert plan.leading_slabs((7,), 2, 64 << 20) == (7,)
-    assert plan.leading_slabs((), 8, 64) == ()
 
 
 def test_units_cover_the_array_without_overlap() -> None:

@@ -7,20 +7,27 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from converters.engine import grids, grouping, values
 from converters.engine import plan as plan_lib
 from converters.engine import precision as precision_lib
-from converters.engine import values
 from converters.engine.binding import Sides
-from converters.engine.plan import ArrayPlan, Plan
+from converters.engine.plan import ArrayPlan, Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.values import ValuePath
 from converters.formats.base import Source, TensorInfo
+from mappings.language.arrays import Array
 from mappings.language.regions import Move
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
-# A chunk of this size is written and read at nearly the speed of `cp`; larger ones only cost memory.
-_CHUNK_LIMIT = 64 << 20
+# Half the size makes a third more chunks to open on a pod; four times the size costs memory and no time.
+_CHUNK_LIMIT = 16 << 20
+# Longer ranges are not written faster.
+_SLAB_LIMIT = 32 << 20
 _SMALLEST_UNIT = 1 << 20
+# A chunk is at most this part of the budget, so that the usual budgets all make the same grid.
+_CHUNKS_IN_BUDGET = 8
+# A chunk of the source that is at most so many times the size of ours is kept, where cutting it would cost decoding.
+_LARGEST_TAKEN_OVER = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +38,13 @@ class Grid:
         free: whether any grid of chunks will do (Orbax); else units are contiguous ranges (safetensors).
         threads: how many units are worked on at a time.
         budget: bytes of buffers.
+        fixed: sizes of units that an interrupted run of the same request chose, by array; the others are chosen anew.
     """
 
     free: bool
     threads: int
     budget: int
+    fixed: Mapping[str, Sizes] = dataclasses.field(default_factory=dict)
 
 
 def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[str, str], grid: Grid) -> Plan:
@@ -59,17 +68,20 @@ def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[s
         name: _array(name, by_target.get(name, []), sides, source, precision, recorded, grid)
         for name in sides.composition.produced
     }
-    largest = max((array.unit_bytes for array in arrays.values()), default=0)
-    threads = max(1, min(grid.threads, grid.budget // max(largest, 1)))
-    if largest > grid.budget:
-        raise _too_large(arrays.values(), grid.budget)
+    shared, decoded = grouping.groups(arrays, source, grid.budget)
+    singles = (array.unit_bytes for array in arrays.values())
+    largest = max((*singles, *(group.bytes for group in shared)), default=0)
+    if max((array.unit_bytes for array in arrays.values()), default=0) > grid.budget:
+        raise _too_large(arrays.values(), grid)
     read = {move.source for moves in by_target.values() for move in moves}
     return Plan(
         arrays=arrays,
         bytes_in=sum(_bytes(source.tensors[name]) for name in read),
         bytes_out=sum(array.bytes for array in arrays.values()),
-        threads=threads,
-        peak_bytes=min(grid.budget, threads * largest),
+        threads=max(1, grid.threads),
+        peak_bytes=min(grid.budget, grid.threads * largest),
+        bytes_decoded=decoded,
+        shared=shared,
     )
 
 
@@ -121,20 +133,50 @@ def _array(
 ) -> ArrayPlan:
     path = _path(name, moves, sides, source.tensors, precision, recorded)
     spec = sides.target.arrays[name]
-    itemsize = values.itemsize(path.target_dtype)
-    read_bytes = max((_read_bytes(source, move.source) for move in moves), default=0)
-    share = grid.budget // grid.threads - 2 * read_bytes
-    elements = max(share // sum(plan_lib.widths(path)), _SMALLEST_UNIT // itemsize)
-    limit = elements * itemsize
-    if grid.free:
-        chunk = plan_lib.whole_chunks(spec.shape, spec.stack_axes, itemsize, min(limit, _CHUNK_LIMIT))
-    else:
-        chunk = plan_lib.leading_slabs(spec.shape, itemsize, limit)
+    read_bytes = max((_read_bytes(source, read) for read in {move.source for move in moves}), default=0)
+    chunk = _fixed(grid.fixed.get(name), spec.shape) or _box(spec, path, moves, source, read_bytes, grid)
     info = TensorInfo(name, spec.shape, path.target_dtype)
     ones = [
         move for fill in sides.composition.fills if fill.kind == "ONE" for move in fill.moves if move.target == name
     ]
     return ArrayPlan(info, chunk, path, tuple(moves), read_bytes, tuple(ones))
+
+
+def _fixed(sizes: Sizes | None, shape: Sizes) -> Sizes | None:
+    """The sizes that an earlier run chose, if they are some for this shape."""
+    if sizes is None or len(sizes) != len(shape):
+        return None
+    return sizes if all(1 <= size <= max(n, 1) for size, n in zip(sizes, shape, strict=True)) else None
+
+
+def _box(
+    spec: Array, path: ValuePath, moves: Sequence[Move], source: Source, read_bytes: int, grid: Grid
+) -> tuple[int, ...]:
+    """The size of an array's units: chunks of a free grid, or slabs of a file."""
+    itemsize = values.itemsize(path.target_dtype)
+    aligned = grids.cuts(spec.shape, moves, source.chunk)
+    gathered = plan_lib.gathered_width(path)
+    width = gathered * (grids.sharing(moves, source.chunk) - 1) + sum(plan_lib.widths(path))
+    if grid.free:
+        limit = max(min(_CHUNK_LIMIT, grid.budget // _CHUNKS_IN_BUDGET), _SMALLEST_UNIT)
+        chunk = grids.free_chunk(spec.shape, spec.stack_axes, grids.rows_axis(moves), aligned, itemsize, limit)
+        together = math.prod(max(size, min(step, n)) for size, step, n in zip(chunk, aligned, spec.shape, strict=True))
+        if together * width + 2 * read_bytes <= grid.budget:
+            return chunk
+        # Too much at a time: the source's own chunks, unless these are large; then what both grids have in common.
+        own = tuple(
+            size if step == 1 else 1 if axis in spec.stack_axes else min(step, n)
+            for axis, (size, step, n) in enumerate(zip(chunk, aligned, spec.shape, strict=True))
+        )
+        if math.prod(own) * itemsize <= _LARGEST_TAKEN_OVER * limit:
+            return own
+        return tuple(min(size, step) for size, step in zip(chunk, own, strict=True))
+    smallest = math.prod(grids.aligned_box(spec.shape, aligned)) * width + 2 * read_bytes
+    # A unit whose chunks fill many arrays may need more than a thread's share: fewer threads rather than more decoding.
+    shares = [grid.budget // threads for threads in range(grid.threads, 0, -1)]
+    share = next((share for share in shares if share >= smallest), shares[0])
+    elements = max((share - 2 * read_bytes) // width, _SMALLEST_UNIT // itemsize)
+    return grids.slab(spec.shape, aligned, itemsize, min(elements * itemsize, _SLAB_LIMIT))
 
 
 def _path(
@@ -146,6 +188,9 @@ def _path(
     recorded: Mapping[str, str],
 ) -> ValuePath:
     spec = sides.target.arrays[name]
+    fixed = sides.state.dtypes.get(name) if sides.state is not None else None
+    if fixed is not None:
+        return ValuePath(fixed, fixed, fixed)
     if not moves:
         asked = precision.of(name)
         return ValuePath(asked, asked, asked, (), spec.ops)
@@ -176,12 +221,13 @@ def _bytes(info: TensorInfo) -> int:
     return math.prod(info.shape) * values.itemsize(info.dtype)
 
 
-def _too_large(arrays: Iterable[ArrayPlan], budget: int) -> RecastError:
+def _too_large(arrays: Iterable[ArrayPlan], grid: Grid) -> RecastError:
     worst = max(arrays, key=lambda array: array.unit_bytes)
+    again = ", or --overwrite to start again with smaller units than the interrupted run's" if grid.fixed else ""
     return RecastError.of(
         "MEMORY_PLAN",
         f"The smallest unit of {worst.info.name} needs {worst.unit_bytes} bytes of buffers; "
-        f"the memory budget is {budget} bytes.",
+        f"the memory budget is {grid.budget} bytes.",
         subject=worst.info.name,
-        suggestion=f"Pass --memory_budget={math.ceil(worst.unit_bytes / (1 << 20))}MiB or more.",
+        suggestion=f"Pass --memory_budget={math.ceil(worst.unit_bytes / (1 << 20))}MiB or more{again}.",
     )

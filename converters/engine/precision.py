@@ -20,7 +20,7 @@ class Precision:
         as_requested: dtype for dtype what the format's own tool writes, with one rounding.
         residue: keep, drop or refuse.
         original: with `auto`, the dtype of each original tensor by name; `default` for the others.
-        default: dtype where nothing is recorded.
+        default: dtype where nothing is recorded; empty for that of each tensor as it is stored.
     """
 
     dtype: str
@@ -29,11 +29,15 @@ class Precision:
     original: Mapping[str, str] = dataclasses.field(default_factory=dict)
     default: str = "float32"
 
-    def of(self, target: str) -> str:
-        """The dtype that the run asks for in the array `target`; RESIDUE_INVALID if a record names no weight's."""
+    def of(self, target: str, stored: str = "float32") -> str:
+        """The dtype that the run asks for in the array `target`, whose values are stored in the dtype `stored`.
+
+        Raises:
+            RecastError: RESIDUE_INVALID if a record names no weight's dtype.
+        """
         if self.dtype != AUTO:
             return self.dtype
-        recorded = self.original.get(target, self.default)
+        recorded = self.original.get(target, self.default or stored)
         if recorded not in values.FLOAT_DTYPES:
             reason = f"The record says that {target} was of type {recorded}, which is not a weight's."
             raise RecastError.of("RESIDUE_INVALID", reason, subject=target)
@@ -63,7 +67,7 @@ def choose(
         peer_dtype: dtype that the format's own tool writes, or empty for the run's.
         precision: what the run asks for.
     """
-    asked = source_dtype if keep_dtype else precision.of(target)
+    asked = source_dtype if keep_dtype else precision.of(target, source_dtype)
     if source_ops:
         return _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded)
     if not target_ops:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import math
 from collections.abc import Mapping
 
-from converters.engine import binding, drivers, manifest, model, naming, planning
+from converters.engine import (
+    binding,
+    drivers,
+    manifest,
+    model,
+    naming,
+    planning,
+    processors,
+    restacking,
+    train_state,
+)
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides
+from converters.engine.destination import is_replaceable, is_vacant, staged_bytes
 from converters.engine.drivers import Opened
 from converters.engine.model import Model
 from converters.engine.naming import Naming
-from converters.engine.plan import Plan
+from converters.engine.plan import Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.request import ConversionRequest
-from converters.engine.staging import is_replaceable, is_vacant
 from mappings.language.layout import Layout
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from reporting.report import NoteLine, Report
 from validators import preflight
+
+# Each write of a chunk rewrites one node of its database; old ones go when all is written.
+_NODE_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +48,36 @@ class Prepared:
     residue: residue_lib.Residue
 
 
-def prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prepared:
+def prepare(
+    request: ConversionRequest,
+    opened: Opened,
+    report: Report,
+    grid_of_earlier_run: Mapping[str, Sizes],
+    published: Model | None = None,
+) -> Prepared:
     """Config, binding, plan and preflight of an opened source, each a step of the report.
+
+    Args:
+        request: what is asked for.
+        opened: the source.
+        report: gets the steps.
+        grid_of_earlier_run: sizes of units by array, where an interrupted run of this request chose them.
+        published: the model, where it is known and not to be read from files.
 
     Raises:
         StepFailed: when a step failed; nothing was written.
     """
     with report.step("validate_config"):
-        subject = model.load(request, opened)
+        subject = published or model.load(request, opened)
     with report.step("bind") as step:
-        model.check_recorded_name(subject)
-        named = naming.resolve(request.model_name or subject.recorded_name, subject.config, "maxtext")
-        sides = _bind(request, opened, subject, named)
+        if restacking.applies(request):
+            named, sides = restacking.bind(request, opened, subject)
+        else:
+            model.check_recorded_name(subject)
+            # Variants differ in MaxText's values only: between other formats any of them will do.
+            format = "maxtext" if "maxtext" in (request.source_format, request.target_format) else request.target_format
+            named = naming.resolve(request.model_name or subject.recorded_name, subject.config, format)
+            sides = _bind(request, opened, subject, named)
         residue = _residue(opened, request)
         if opened.record_folder is not None:
             manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
@@ -54,16 +85,21 @@ def prepare(request: ConversionRequest, opened: Opened, report: Report) -> Prepa
         report.options.update(_shown(sides.source), **_shown(sides.target))
         report.notes.extend(_notes(sides))
         step.lines.append(f"family {named.family}, model {named.model_name or '(any)'} ({named.reason})")
+        step.lines.extend(sides.state.lines if sides.state is not None else ())
     with report.step("plan") as step:
         grid = planning.Grid(
-            drivers.driver_of(request.target_format).free_grid, os.cpu_count() or 1, request.memory_budget
+            drivers.driver_of(request.target_format).free_grid,
+            processors.workers(),
+            request.memory_budget,
+            grid_of_earlier_run,
         )
         plan = planning.make(sides, opened.source, _precision(request, subject), subject.logical_dtypes, grid)
         if request.require_exact:
             planning.check_exactness(plan)
         step.lines.extend(_plan_lines(plan))
-    with report.step("preflight"):
-        _preflight(request, opened, plan)
+    if not request.plan_only:
+        with report.step("preflight"):
+            _preflight(request, opened, plan)
     return Prepared(opened, subject, named, sides, plan, residue)
 
 
@@ -89,7 +125,8 @@ def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Nam
     _refuse_undecided(undecided)
     given = {**subject.target_options, **named.options, **request.target_options}
     target = binding.layout_for(family, named.family, request.target_format, given)
-    return Sides(family, source, target, binding.compose(source, target, header), unmapped)
+    masked = train_state.masked(source, header, opened.leaves)
+    return Sides(family, source, target, binding.compose(source, target, header, masked), unmapped)
 
 
 def _refuse_undecided(options: Mapping[str, tuple[object, ...]]) -> None:
@@ -111,7 +148,8 @@ def _precision(request: ConversionRequest, subject: Model) -> Precision:
         as_requested=request.exactness == "as_requested",
         residue=request.residue,
         original=subject.source_dtypes,
-        default=subject.config_dtype,
+        # A Hugging Face checkpoint says itself what each tensor was; MaxText keeps masters in float32.
+        default="" if request.source_format == "hf" else subject.config_dtype,
     )
 
 
@@ -131,9 +169,20 @@ def _preflight(request: ConversionRequest, opened: Opened, plan: Plan) -> None:
     except OSError as error:
         where = str(request.destination)
         raise RecastError.of("DESTINATION_NOT_WRITABLE", f"{error.strerror}: {where}.", subject=where) from error
-    found.extend(preflight.check_disk(request.destination, int(plan.bytes_out * 1.01) + (1 << 20)))
+    found.extend(
+        preflight.check_disk(request.destination, max(0, disk_bytes(plan) - staged_bytes(request.destination)))
+    )
     found.extend(preflight.check_memory(plan.peak_bytes + preflight.START_UP_BYTES))
     raise_all(found)
+
+
+def disk_bytes(plan: Plan) -> int:
+    """What an output takes on the disk: arrays, headers and metadata, and while it is written a node for each unit."""
+    units = sum(
+        math.prod(-(-size // step) for size, step in zip(array.info.shape, array.chunk, strict=True))
+        for array in plan.arrays.values()
+    )
+    return int(plan.bytes_out * 1.01) + (1 << 20) + units * _NODE_BYTES
 
 
 def occupied(request: ConversionRequest) -> list[Diagnostic]:
@@ -162,6 +211,16 @@ def _plan_lines(plan: Plan) -> list[str]:
         f"{len(plan.arrays)} arrays to write: {counted}",
         f"{plan.bytes_in} bytes to read, {plan.bytes_out} to write, buffers of at most {plan.peak_bytes} bytes, "
         f"{plan.threads} threads",
+        *_amplified(plan),
+    ]
+
+
+def _amplified(plan: Plan) -> list[str]:
+    if plan.amplification <= 1:
+        return []
+    return [
+        f"{plan.bytes_decoded} bytes to decode, {plan.amplification:.2f} times those read: the source's chunks are too "
+        "large for the memory budget"
     ]
 
 

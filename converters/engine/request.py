@@ -30,6 +30,14 @@ class ConversionRequest:
         config_path: directory or file with the config to write, where the source has none.
         max_shard_bytes: largest safetensors file.
         memory_budget: bytes of buffers that may be held at a time.
+        compression: of an Orbax output's chunks: `none` or `zstd:N`.
+        use_zarr3: whether an Orbax output's arrays are zarr version 3, else version 2.
+        use_ocdbt: whether they lie in one OCDBT database, else in a directory each.
+        train_state: between MaxText checkpoints: `keep` or `strip`; empty for every other pair.
+        init_train_state: `adam` to give an output the state with which training starts; else empty.
+        step: number of the output's step; None to take the source's.
+        plan_only: stop after the plan; `plan_file` is where to write it as JSON.
+        progress: how the run shows how far it is: one of reporting.progress.MODES.
     """
 
     source: Path
@@ -47,11 +55,20 @@ class ConversionRequest:
     config_path: Path | None = None
     max_shard_bytes: int = 5_000_000_000
     memory_budget: int = 2 << 30
+    compression: str = "none"
+    use_zarr3: bool = True
+    use_ocdbt: bool = True
+    train_state: str = ""
+    init_train_state: str = ""
+    step: int | None = None
+    progress: str = "auto"
+    plan_only: bool = False
+    plan_file: Path | None = None
 
     def digest(self, fingerprint: str) -> str:
         """What two runs share that would write the same output from a source of this fingerprint."""
         said = dataclasses.asdict(self)
-        for name in ("overwrite", "memory_budget", "destination"):
+        for name in ("overwrite", "memory_budget", "destination", "progress", "plan_only", "plan_file"):
             del said[name]
         said["source"] = str(self.source.resolve())
         said["config_path"] = str(self.config_path.resolve()) if self.config_path else ""

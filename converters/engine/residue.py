@@ -6,14 +6,18 @@ file. On the way back an entry applies only where the array still holds the reco
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import functools
 import json
 import os
 import struct
 import threading
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,6 +28,8 @@ from reporting.diagnostics import RecastError
 
 Box = tuple[tuple[int, int], ...]
 _ENTRY_LIMIT = 1 << 40
+_PIECE = 8 << 20
+_BLOCK = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +59,12 @@ class Part:
 def collect(array: str, shape: tuple[int, ...], box: Box, logical: AnyArray, stored: AnyArray, lost: AnyArray) -> Part:
     """The entries for the elements at flat positions `lost` of a unit's box."""
     extents = tuple(stop - start for start, stop in box)
-    local = np.unravel_index(lost, extents) if extents else ()
-    where = tuple(axis + start for axis, (start, _) in zip(local, box, strict=True))
-    index = np.ravel_multi_index(where, shape).astype(np.int64) if shape else np.zeros(lost.size, np.int64)
+    index = np.zeros(lost.size, np.int64)
+    # In blocks: the coordinates of all elements at once would take more memory than the unit itself.
+    for first in range(0, lost.size if shape else 0, _BLOCK):
+        local = np.unravel_index(lost[first : first + _BLOCK], extents)
+        where = tuple(axis + start for axis, (start, _) in zip(local, box, strict=True))
+        index[first : first + _BLOCK] = np.ravel_multi_index(where, shape)
     return Part(
         array,
         shape,
@@ -86,57 +95,167 @@ class Journal:
                 "stored_dtype": part.stored_dtype,
                 "original_dtype": part.original_dtype,
                 "count": int(part.index.size),
+                "crc32": _checksum((part.index.data, part.stored.data, part.original.data)),
             }
         ).encode()
-        record = struct.pack("<Q", len(head)) + head
-        record += part.index.tobytes() + part.stored.tobytes() + part.original.tobytes()
         with self._lock:
             with open(self._path, "ab") as file:
-                file.write(record)
+                start = file.tell()
+                try:
+                    file.write(struct.pack("<Q", len(head)) + head)
+                    for column in (part.index, part.stored, part.original):
+                        file.write(column.data)
+                    file.flush()
+                except OSError:
+                    # Half a part would hide all that follows it.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(file.fileno(), start)
+                    raise
             self.elements[part.array] = self.elements.get(part.array, 0) + int(part.index.size)
 
-    def join(self, target: Path) -> int:
-        """Writes the residue file and removes the journal; returns the number of elements, 0 if there is no file."""
+    def sync(self) -> None:
+        """Makes all that was appended durable."""
+        with self._lock:
+            if not self._path.exists():
+                return
+            with open(self._path, "ab") as file:
+                os.fsync(file.fileno())
+
+    def keep_only(self, done: Collection[tuple[str, Box]]) -> Mapping[tuple[str, Box], int]:
+        """Removes all parts but the last of each unit named; returns how many elements each of those has."""
         if not self._path.exists():
+            return {}
+        kept: dict[tuple[str, Box], tuple[int, int]] = {}
+        counts: dict[tuple[str, Box], int] = {}
+        for head, start, stop in _spans(self._path):
+            if _checksum((_read_range(self._path, stop - _columns_bytes(head), stop),)) != head.get("crc32"):
+                # A part that was torn: where the next one begins is not known.
+                break
+            unit = (str(head["array"]), tuple((int(a), int(b)) for a, b in head["box"]))
+            if unit in done:
+                kept[unit] = (start, stop)
+                counts[unit] = int(head["count"])
+        beside = self._path.with_name(f"{self._path.name}.new")
+        with open(self._path, "rb") as old, open(beside, "wb") as file:
+            for start, stop in kept.values():
+                old.seek(start)
+                file.write(old.read(stop - start))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self._path)
+        return counts
+
+    def join(self, target: Path) -> int:
+        """Writes the residue file; returns the number of elements, 0 if there is no file."""
+        if not self._path.exists() or not self._path.stat().st_size:
             return 0
-        from safetensors.numpy import save_file
-
-        arrays: dict[str, AnyArray] = {}
-        heads: list[dict[str, Any]] = []
-        for number, (head, index, stored, original) in enumerate(_records(self._path)):
-            heads.append(head)
-            arrays[f"{number}.index"] = index
-            arrays[f"{number}.stored"] = stored
-            arrays[f"{number}.original"] = original
-        save_file(arrays, str(target), metadata={"parts": json.dumps(heads)})
-        # The library makes files that only their owner may read.
-        target.chmod(self._path.stat().st_mode & 0o777)
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._path.unlink()
-        return sum(int(head["count"]) for head in heads)
+        # Threads finish in any order; the file shall not depend on it.
+        parts = sorted(_spans(self._path), key=lambda part: (part[0]["array"], part[0]["box"]))
+        with open(self._path, "rb") as journal, open(target, "wb") as file:
+            columns = _columns(parts)
+            file.write(_header([_without_checksum(head) for head, _, _ in parts], columns))
+            for column in columns:
+                journal.seek(column.position)
+                _copy(journal, file, column.bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        return sum(int(head["count"]) for head, _, _ in parts)
 
 
-def _records(path: Path) -> list[tuple[dict[str, Any], AnyArray, AnyArray, AnyArray]]:
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """A column of a part: its name and type in the residue file, and where it lies in the journal."""
+
+    name: str
+    dtype: str
+    count: int
+    position: int
+
+    @property
+    def bytes(self) -> int:
+        return self.count * np.dtype(self.dtype).itemsize
+
+
+def _columns(parts: Sequence[tuple[Mapping[str, Any], int, int]]) -> list[_Column]:
+    """All columns, the widest types first, so that each lies aligned in the file and can be mapped."""
     out = []
-    data = np.memmap(path, np.uint8, "r")
+    for number, (head, _, stop) in enumerate(parts):
+        position = stop - _columns_bytes(head)
+        for name, dtype in zip(("index", "stored", "original"), _column_types(head), strict=True):
+            column = _Column(f"{number}.{name}", dtype, int(head["count"]), position)
+            out.append(column)
+            position += column.bytes
+    return sorted(out, key=lambda column: -np.dtype(column.dtype).itemsize)
+
+
+def _header(heads: Sequence[Mapping[str, Any]], columns: Sequence[_Column]) -> bytes:
+    """The length and the header of a safetensors file."""
+    said: dict[str, Any] = {"__metadata__": {"parts": json.dumps(heads)}}
+    end = 0
+    for column in columns:
+        kind = np.dtype(column.dtype)
+        said[column.name] = {
+            "dtype": f"{kind.kind.upper()}{8 * kind.itemsize}",
+            "shape": [column.count],
+            "data_offsets": [end, end + column.bytes],
+        }
+        end += column.bytes
+    text = json.dumps(said, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _without_checksum(head: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's head as the file has it: its bytes are under the manifest's digest there."""
+    return {key: value for key, value in head.items() if key != "crc32"}
+
+
+def _checksum(pieces: Iterable[Any]) -> int:
+    return functools.reduce(lambda sum, piece: zlib.crc32(piece, sum), pieces, 0)
+
+
+def _read_range(path: Path, start: int, stop: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
+    while count > 0:
+        piece = source.read(min(count, _PIECE))
+        if not piece:
+            raise OSError(errno.EIO, "the journal ends early")
+        target.write(piece)
+        count -= len(piece)
+
+
+def _spans(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Head, first byte and end of every part of a journal; a last part that was not finished is left out."""
+    size = path.stat().st_size
     position = 0
-    while position < data.size:
-        (length,) = struct.unpack("<Q", data[position : position + 8].tobytes())
-        position += 8
-        head = json.loads(data[position : position + length].tobytes())
-        position += length
-        columns = []
-        widths = ("int64", _carrier(head["stored_dtype"]), _carrier(head["original_dtype"]))
-        for name in widths:
-            size = head["count"] * np.dtype(name).itemsize
-            columns.append(np.frombuffer(data[position : position + size].tobytes(), name))
-            position += size
-        out.append((head, columns[0], columns[1], columns[2]))
-    return out
+    with open(path, "rb") as file:
+        while position + 8 <= size:
+            file.seek(position)
+            (length,) = struct.unpack("<Q", file.read(8))
+            if position + 8 + length > size:
+                return
+            try:
+                head = json.loads(file.read(length))
+                stop = position + 8 + length + _columns_bytes(head)
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                return
+            if stop > size or head["count"] < 0:
+                return
+            yield head, position, stop
+            position = stop
+
+
+def _column_types(head: Mapping[str, Any]) -> tuple[str, str, str]:
+    return ("int64", _carrier(head["stored_dtype"]), _carrier(head["original_dtype"]))
+
+
+def _columns_bytes(head: Mapping[str, Any]) -> int:
+    return int(head["count"]) * sum(np.dtype(name).itemsize for name in _column_types(head))
 
 
 class Residue:
@@ -156,6 +275,10 @@ class Residue:
     def arrays(self) -> frozenset[str]:
         """The arrays that it has entries for."""
         return frozenset(self._parts)
+
+    def parts(self, array: str) -> tuple[Part, ...]:
+        """The entries for an array."""
+        return self._parts.get(array, ())
 
     def check(self, tensors: Mapping[str, TensorInfo]) -> None:
         """Refuses entries for arrays that the checkpoint does not have in that shape.
@@ -218,19 +341,21 @@ def read(path: Path) -> Residue:
     """
     if not path.exists():
         return Residue(EMPTY)
-    from safetensors import SafetensorError, safe_open
+    from converters.formats.safetensors_source import SafetensorsSource
 
     parts: dict[str, list[Part]] = {}
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            heads = json.loads((file.metadata() or {})["parts"])
-            for number, head in enumerate(heads):
-                columns = [file.get_tensor(f"{number}.{name}") for name in ("index", "stored", "original")]
-                part = _checked(head, *columns)
-                parts.setdefault(part.array, []).append(part)
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        # Mapped: a residue may be larger than the memory budget, and the kernel can take its pages back.
+        source = SafetensorsSource(path)
+        for number, head in enumerate(json.loads(source.metadata[path.name]["parts"])):
+            names = [f"{number}.{name}" for name in ("index", "stored", "original")]
+            columns = [source.read(name, tuple((0, size) for size in source.tensors[name].shape)) for name in names]
+            part = _checked(head, *columns)
+            parts.setdefault(part.array, []).append(part)
+    except (RecastError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        said = error.diagnostics[0].reason if isinstance(error, RecastError) else str(error)
         raise RecastError.of(
-            "RESIDUE_INVALID", f"The residue file cannot be read: {error}.", subject=f"recast/{path.name}"
+            "RESIDUE_INVALID", f"The residue file cannot be read: {said}.", subject=f"recast/{path.name}"
         ) from error
     return Residue({name: tuple(found) for name, found in parts.items()})
 

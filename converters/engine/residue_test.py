@@ -23,7 +23,6 @@ def _joined(folder: Path, *parts: residue.Part) -> residue.Residue:
     for part in parts:
         journal.append(part)
     assert journal.join(folder / "residue.safetensors") == sum(part.index.size for part in parts)
-    assert not (folder / "journal").exists()
     return residue.read(folder / "residue.safetensors")
 
 
@@ -88,3 +87,21 @@ def test_a_damaged_residue_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(RecastError) as caught:
         residue.read(path)
     assert caught.value.diagnostics[0].id == "RESIDUE_INVALID"
+
+
+def test_a_journal_joins_as_often_as_asked(tmp_path: Path) -> None:
+    journal = residue.Journal(tmp_path / "journal")
+    journal.append(_part(((0, 2), (0, 6)), [1]))
+    assert journal.join(tmp_path / "first") == journal.join(tmp_path / "second") > 0
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_only_parts_of_units_that_are_done_are_kept_and_each_once(tmp_path: Path) -> None:
+    journal = residue.Journal(tmp_path / "journal")
+    first, second = _part(((0, 2), (0, 6)), [1]), _part(((2, 4), (0, 6)), [2, 3])
+    for part in (first, second, first):
+        journal.append(part)
+    with open(tmp_path / "journal", "ab") as file:
+        file.write((tmp_path / "journal").read_bytes()[:20])
+    journal.keep_only({("a", ((0, 2), (0, 6)))})
+    assert journal.join(tmp_path / "file") == first.index.size

@@ -1,9 +1,11 @@
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
-from converters.engine import staging
+from converters.engine import destination, publication, signals
 from converters.engine.staging import Staging
 from reporting.diagnostics import RecastError
 
@@ -18,7 +20,7 @@ def _filled(destination: Path, **files: str) -> Staging:
 
 def test_nothing_but_the_staging_folder_is_seen_before_publish(tmp_path: Path) -> None:
     stage = _filled(tmp_path / "out", a="1")
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [staging.STAGING]
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [destination.STAGING]
     stage.discard()
 
 
@@ -32,7 +34,7 @@ def test_done_is_the_last_to_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", noted)
-    stage.publish(last=["a"])
+    stage.publish(["a"], lambda: None)
     assert moved == ["z", "a", "DONE"]
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["DONE", "a", "z"]
 
@@ -44,13 +46,13 @@ def test_a_failing_publication_puts_everything_back(tmp_path: Path, monkeypatch:
     rename = os.rename
 
     def failing(source: Path, target: Path) -> None:
-        if Path(source).name == "b" and Path(source).parent.name == staging.STAGING:
+        if Path(source).name == "b" and Path(source).parent.parent.name == destination.STAGING:
             raise OSError(28, "No space left on device")
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(OSError, match="No space"):
-        stage.publish()
+        stage.publish([], lambda: None)
     stage.discard()
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"DONE": "old", "config.json": "old"}
 
@@ -68,14 +70,21 @@ def test_a_run_that_was_killed_while_publishing_does_not_bar_the_next_one(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", dying)
-        patched.setattr(staging, "_take_back", lambda moved: None)
+        # A process that is killed takes nothing back.
+        patched.setattr(publication, "_take_back", lambda moved: None)
+        patched.setattr(Path, "unlink", lambda path, missing_ok=False: None)
         with pytest.raises(SystemExit):
-            killed.publish()
+            killed.publish([], lambda: None)
     killed._release()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [staging.STAGING, "a"]
-    assert staging.is_vacant(tmp_path)
-    stage = _filled(tmp_path, a="3", DONE="new")
-    stage.publish()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [destination.STAGING, "a"]
+    assert destination.is_vacant(tmp_path)
+    stage = Staging(tmp_path)
+    stage.open()
+    assert {entry.name: entry.read_text() for entry in stage.root.iterdir()} == {"a": "1", "b": "2", "DONE": "new"}
+    stage.clear()
+    stage.path("a").write_text("3")
+    stage.path("DONE").write_text("new")
+    stage.publish([], lambda: None)
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"DONE": "new", "a": "3"}
 
 
@@ -96,7 +105,7 @@ def test_publish_replaces_an_older_checkpoint_whole(tmp_path: Path) -> None:
     (tmp_path / "DONE").write_text("old")
     (tmp_path / "model-00001-of-00009.safetensors").write_text("old")
     stage = _filled(tmp_path, a="1", DONE="done")
-    stage.publish()
+    stage.publish([], lambda: None)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["DONE", "a"]
     assert (tmp_path / "DONE").read_text() == "done"
 
@@ -106,24 +115,41 @@ def test_a_second_run_on_the_same_destination_is_refused(tmp_path: Path) -> None
     with pytest.raises(RecastError) as caught:
         Staging(tmp_path / "out").open()
     assert caught.value.diagnostics[0].id == "DESTINATION_BUSY"
-    assert (tmp_path / "out" / staging.STAGING / "a").exists()
+    assert (first.root / "a").exists()
     first.discard()
 
 
 def test_what_an_interrupted_run_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / staging.STAGING
+    left = tmp_path / destination.STAGING
     left.mkdir()
     (left / "half").write_text("x")
-    assert staging.is_vacant(tmp_path)
+    assert destination.is_vacant(tmp_path)
     stage = _filled(tmp_path, a="1")
     assert not (left / "half").exists()
     stage.discard()
 
 
 def test_only_directories_that_hold_nothing_but_a_checkpoint_are_replaceable(tmp_path: Path) -> None:
-    assert not staging.is_replaceable(tmp_path)
+    assert not destination.is_replaceable(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model-00001-of-00002.safetensors").write_text("x")
-    assert staging.is_replaceable(tmp_path)
+    assert destination.is_replaceable(tmp_path)
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert not staging.is_replaceable(tmp_path)
+    assert not destination.is_replaceable(tmp_path)
+
+
+def test_a_signal_to_the_process_waits_until_the_block_has_ended() -> None:
+    came: list[str] = []
+    asleep = threading.Event()
+    other = threading.Thread(target=asleep.wait, args=(5,), daemon=True)
+    other.start()
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append("handled"))
+    try:
+        with signals.uninterrupted(), signals.uninterrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            asleep.wait(0.05)
+            came.append("block ended")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        asleep.set()
+    assert came == ["block ended", "handled"]

@@ -181,13 +181,14 @@ def largest_magnitude_bits(values: AnyArray) -> tuple[int, int]:
     dtype = values.dtype
     bits = np.dtype(f"u{dtype.itemsize}")
     infinity = int(np.array(np.inf, dtype).view(bits)) if str(dtype) in FLOAT_DTYPES else 1 << 62
-    mask = bits.type((1 << (8 * dtype.itemsize - 1)) - 1)
-    largest = 0
     flat = np.ascontiguousarray(values).reshape(-1).view(bits)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        largest = max(largest, int((block & mask).max()))
-    return largest, infinity
+    if not flat.size:
+        return 0, infinity
+    # As signed integers positive values come out on top, as unsigned ones negative values do: no temporary is needed.
+    positive = max(0, int(flat.view(f"i{dtype.itemsize}").max()))
+    mask = (1 << (8 * dtype.itemsize - 1)) - 1
+    top = int(flat.max())
+    return max(positive, top & mask if top > mask else 0), infinity
 
 
 def _blocks(first: AnyArray, second: AnyArray) -> Iterator[tuple[AnyArray, AnyArray]]:

@@ -16,15 +16,16 @@ import numpy as np
 
 from converters.engine import residue as residue_lib
 from converters.engine import values
-from converters.engine.execute import chunk_pieces
+from converters.engine.gather import chunk_pieces
 from converters.engine.plan import ArrayPlan, Plan, Unit
 from converters.engine.values import AnyArray
 from converters.formats.base import Source
-from mappings.language import regions
 from mappings.language.regions import Move
 from reporting.diagnostics import Diagnostic
 
+# Of a few arrays two units each; where layers are arrays of their own, one each: every reading decodes a chunk.
 _UNITS_PER_ARRAY = 2
+_FEW_ARRAYS = 64
 _POINTS_PER_UNIT = 32
 
 
@@ -52,12 +53,13 @@ class Points:
 def sample(plan: Plan, source: Source, seed: int) -> Iterator[tuple[ArrayPlan, Points]]:
     """Chooses points of every array: from a few of its units, from one source chunk each, corners included."""
     chooser = random.Random(seed)
+    count = _UNITS_PER_ARRAY if len(plan.arrays) <= _FEW_ARRAYS else 1
     for array in plan.arrays.values():
-        for unit in _some_units(array, chooser):
-            parts = [part for move in array.moves for part in regions.restrict(move, unit.box)]
+        for unit in _some_units(array, count, chooser):
+            parts = array.parts_in(unit.box)
             if not parts:
                 continue
-            piece = chooser.choice(list(chunk_pieces(source, chooser.choice(parts))))
+            piece = chooser.choice(list(chunk_pieces(source, chooser.choice(parts))))[1]
             yield array, _points(piece, chooser)
 
 
@@ -68,7 +70,7 @@ def compare(
     path = array.path
     read = source.elements(points.source, points.source_at)
     logical = values.decode(np.ascontiguousarray(read), path.source_ops, path.logical_dtype)
-    if points.source in residue.arrays():
+    if path.source_ops and points.source in residue.arrays():
         logical = _patched(points, read, logical, residue)
     expected = values.encode(logical, path.target_ops, path.target_dtype)
     found = np.ascontiguousarray(target.elements(points.target, points.target_at))
@@ -108,10 +110,10 @@ def _difference(points: Points, i: int, expected: AnyArray, found: AnyArray) -> 
     return Diagnostic("VERIFICATION_FAILED", reason, subject=points.target)
 
 
-def _some_units(array: ArrayPlan, chooser: random.Random) -> Sequence[Unit]:
+def _some_units(array: ArrayPlan, count: int, chooser: random.Random) -> Sequence[Unit]:
     counts = [math.ceil(n / c) for n, c in zip(array.info.shape, array.chunk, strict=True)]
     total = math.prod(counts)
-    chosen = chooser.sample(range(total), min(total, _UNITS_PER_ARRAY))
+    chosen = chooser.sample(range(total), min(total, count))
     units = []
     for flat in chosen:
         box = []

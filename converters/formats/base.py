@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from converters.formats.fingerprints import Fingerprint
+
 Region = tuple[tuple[int, int], ...]
 """A box of an array: (start, stop) for each axis."""
 
@@ -57,6 +59,12 @@ class Source(Protocol):
     def read(self, name: str, region: Region) -> AnyArray:
         """The elements of a region, in the stored dtype; read-only, possibly a view of mapped memory."""
 
+    def release(self, name: str, region: Region) -> None:
+        """Says that nothing of a region will soon be read again, so that memory that holds it can be given back."""
+
+    def fingerprints(self) -> Sequence[Fingerprint]:
+        """Size, time and a digest of the heads of all files as they are now, to notice a source that changes."""
+
     def close(self) -> None:
         """Releases files and memory."""
 
@@ -69,6 +77,9 @@ class Sink(Protocol):
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
         """Stores C-contiguous values of the declared dtype; returns once `values` may be reused."""
+
+    def sync(self) -> None:
+        """Makes all writes that have returned durable; writes of other threads may go on meanwhile."""
 
     def commit(self) -> None:
         """Makes all writes durable and completes metadata and index."""

@@ -6,7 +6,7 @@ Written for Orbax 0.11 and later; read from any version that stores a PyTree.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ SEQUENCE_KEY = 1
 DICT_KEY = 2
 _HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
 _STORES_ZEROS = "store_array_data_equal_to_fill_value"
+_VALUE_KEY = "value"
 _EMPTY_TYPES = frozenset({"None", "Dict", "List", "Tuple", "NamedTuple"})
 
 
@@ -102,8 +103,14 @@ def empty_dict_leaf(name: str) -> Leaf:
     return _dict_leaf(name, "Dict", skip=True)
 
 
-def tree_bytes(leaves: Iterable[Leaf], custom_metadata: Mapping[str, Any] | None = None) -> bytes:
-    """`_METADATA` of zarr version 3 arrays in an OCDBT database."""
+def tree_bytes(
+    leaves: Iterable[Leaf],
+    custom_metadata: Mapping[str, Any] | None = None,
+    *,
+    use_zarr3: bool = True,
+    use_ocdbt: bool = True,
+) -> bytes:
+    """`_METADATA` of arrays of which every chunk is stored."""
     entries = {
         str(leaf.keys): {
             "key_metadata": [{"key": k, "key_type": t} for k, t in zip(leaf.keys, leaf.key_types, strict=True)],
@@ -114,8 +121,8 @@ def tree_bytes(leaves: Iterable[Leaf], custom_metadata: Mapping[str, Any] | None
     return dump(
         {
             "tree_metadata": entries,
-            "use_ocdbt": True,
-            "use_zarr3": True,
+            "use_ocdbt": use_ocdbt,
+            "use_zarr3": use_zarr3,
             _STORES_ZEROS: True,
             "custom_metadata": dict(custom_metadata) if custom_metadata else None,
         }
@@ -143,6 +150,27 @@ def step_bytes(item: str, started_ns: int, committed_ns: int, custom_metadata: M
             "custom_metadata": dict(custom_metadata),
         }
     )
+
+
+def array_names(leaves: Mapping[str, Leaf]) -> Iterator[tuple[str, Leaf]]:
+    """Each leaf that has an array, under the name by which it is known.
+
+    A leaf with the key "value" that is the only one below its parent, as NNX writes each parameter, takes the name of
+    its parent.
+    """
+    children: dict[tuple[str, ...], int] = {}
+    for leaf in leaves.values():
+        for depth in range(len(leaf.keys)):
+            parent = leaf.keys[:depth]
+            children[parent] = children.get(parent, 0) + 1
+    for leaf in leaves.values():
+        if not leaf.is_array:
+            continue
+        wrapped = len(leaf.keys) > 1 and leaf.keys[-1] == _VALUE_KEY and leaf.key_types[-1] == DICT_KEY
+        if wrapped and children[leaf.keys[:-1]] == 1:
+            yield ".".join(leaf.keys[:-1]), leaf
+        else:
+            yield leaf.name, leaf
 
 
 def read_tree(path: Path) -> Tree:

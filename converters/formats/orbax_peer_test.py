@@ -94,12 +94,25 @@ def by_v1_named(root: Path, step: int) -> Any:
 READERS = [by_pytree, by_standard, by_manager, by_v1, by_v1_named]
 
 
-@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("compression", ["none", "zstd:1"])
-def test_orbax_restores_every_bit_without_arguments(
-    tmp_path: Path, read: Callable[[Path, int], Any], compression: str
-) -> None:
-    check(read(written(tmp_path, compression=compression), 0))
+@pytest.mark.parametrize("ocdbt", [True, False])
+@pytest.mark.parametrize("zarr3", [True, False])
+def test_orbax_restores_every_bit_without_arguments(tmp_path: Path, zarr3: bool, ocdbt: bool, compression: str) -> None:
+    written(tmp_path, compression=compression, use_zarr3=zarr3, use_ocdbt=ocdbt)
+    for read in READERS:
+        check(read(tmp_path, 0))
+
+
+@pytest.mark.parametrize("zarr3", [True, False])
+@pytest.mark.parametrize("ocdbt", [True, False])
+def test_both_readers_here_read_what_was_written_in_each_form(tmp_path: Path, zarr3: bool, ocdbt: bool) -> None:
+    items = written(tmp_path, compression="zstd:1", use_zarr3=zarr3, use_ocdbt=ocdbt) / "0" / "items"
+    source, elements = OrbaxSource(items), OrbaxElements(items)
+    for name, (array, chunk) in ARRAYS.items():
+        assert source.read(name, whole(array.shape)).tobytes() == array.tobytes()
+        assert source.chunk(name) == chunk
+        points = np.argwhere(np.ones(array.shape, bool)).reshape(array.size, array.ndim)
+        assert elements.read(name, points).tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -9,13 +9,17 @@ import numpy as np
 
 from converters.formats.base import AnyArray
 from converters.formats.orbax_arrays import open_arrays
-from converters.formats.orbax_metadata import TREE_FILE, read_tree
+from converters.formats.orbax_metadata import TREE_FILE, array_names, read_tree
 from converters.formats.tensorstore_io import new_context, unreadable
 from reporting.diagnostics import RecastError
 
 
 class OrbaxElements:
-    """Elements by coordinate, through a TensorStore context of its own that starts from `_METADATA` alone."""
+    """Elements by coordinate, through a TensorStore context of its own that starts from `_METADATA` alone.
+
+    Attributes:
+        stored: the stored name of each array by the name of `orbax_metadata.array_names`.
+    """
 
     def __init__(self, items: Path) -> None:
         """Opens all arrays.
@@ -26,7 +30,9 @@ class OrbaxElements:
         Raises:
             RecastError: as OrbaxSource.
         """
-        self._stores: dict[str, Any] = open_arrays(items, read_tree(items / TREE_FILE), new_context())
+        tree = read_tree(items / TREE_FILE)
+        self.stored = {name: leaf.name for name, leaf in array_names(tree.leaves)}
+        self._stores: dict[str, Any] = open_arrays(items, tree, new_context())
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

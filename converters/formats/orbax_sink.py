@@ -1,4 +1,4 @@
-"""Writes an Orbax checkpoint through TensorStore: zarr version 3 arrays in one OCDBT database.
+"""Writes an Orbax checkpoint through TensorStore, in each form that Orbax knows.
 
 Neither Orbax nor JAX is needed. What Orbax requires of such a directory: docs of `orbax_metadata`, and chunks that hold
 only zeros must be stored, or Orbax reports them as missing.
@@ -6,8 +6,7 @@ only zeros must be stored, or Orbax reports them as missing.
 
 from __future__ import annotations
 
-import os
-import threading
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,25 +15,21 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from converters.formats import orbax_metadata
+from converters.formats import orbax_extended, orbax_metadata
 from converters.formats.base import AnyArray, Declared, Region, TensorInfo
 from converters.formats.dtypes import NAMES, numpy_dtype
-from converters.formats.durable import sync_directory, sync_file, sync_files, write_file
+from converters.formats.durable import sync_directory, write_file
+from converters.formats.orbax_extended import Extended
+from converters.formats.orbax_metadata import Leaf
+from converters.formats.orbax_storage import NO_COMPRESSION, files_of, form_of
 from converters.formats.regions import check_inside, shape_of, slices
 from converters.formats.storage_errors import writing
-from converters.formats.tensorstore_io import array_spec, new_context, unwritable
+from converters.formats.tensorstore_io import new_context, unwritable
 from reporting.diagnostics import RecastError
 
 ITEM = "items"
-_NODE_BYTES = 1 << 16
-"""Size limit of a database node. Each write rewrites one node of each level: 64 KiB wastes 0.1 % at 64 MiB chunks,
-Orbax's own 100 MB would rewrite the whole tree each time."""
-_INLINE_BYTES = 1024
-_DATA_FILE_BYTES = 1 << 20
-"""A data file is closed once it holds this much. TensorStore fills one file at a time, and only closed ones are written
-at once, so that with larger files the threads would wait for each other."""
 _REFERENCE_FROM = 1 << 20
-_UNFINISHED_SUFFIX = ".__lock"
+_FILES = frozenset({orbax_metadata.TREE_FILE, orbax_metadata.COMMIT_FILE})
 _COMMITTED = b"Checkpoint commit was successful"
 
 
@@ -54,10 +49,14 @@ class OrbaxSink:
         directory: Path,
         *,
         step: int = 0,
-        compression: str = "none",
+        compression: str = NO_COMPRESSION,
+        use_zarr3: bool = True,
+        use_ocdbt: bool = True,
         custom_metadata: Mapping[str, Any] | None = None,
+        leaves: Mapping[str, Leaf] | None = None,
         scalars: Mapping[str, int] | None = None,
-        empty: Sequence[str] = ("opt_state",),
+        empty: Sequence[str] | None = None,
+        extended: Extended | None = None,
         resume: bool = False,
     ) -> None:
         """Touches no file yet.
@@ -66,25 +65,34 @@ class OrbaxSink:
             directory: an existing directory, the root of the checkpoint.
             step: names the step's directory.
             compression: "none", or "zstd:N" with level N from 1 to 22.
+            use_zarr3: zarr version 3, else version 2.
+            use_ocdbt: one OCDBT database for all arrays, else a directory for each.
             custom_metadata: JSON values for `_CHECKPOINT_METADATA`, such as {"scan_layers": True}.
-            scalars: 64-bit integers stored besides the arrays; the step number as "step" where not given.
-            empty: names of empty dictionaries in the tree.
+            leaves: the saved tree in its order: for arrays, by the name under which they are declared, where they lie
+                in it and under which name they are stored; for what has no array (empty containers, None), that it is
+                there. Other arrays are leaves of dictionaries that the dots in their names separate.
+            scalars: 64-bit integers stored besides the arrays; where not given, the step number as "step", or none
+                with `leaves`.
+            empty: names of empty dictionaries in the tree; where not given, "opt_state", or none with `leaves`.
+            extended: what Orbax keeps of arrays beside their values, by the name under which they are declared.
             resume: keep what an earlier sink with the same declarations wrote; without it no step may exist yet.
 
         Raises:
-            ValueError: the compression is not one of those.
+            ValueError: the compression is not one of those; a leaf that cannot be written.
         """
         self.step_directory = directory / str(step)
         self.items = self.step_directory / ITEM
-        self._codecs = _codecs(compression)
+        self._form = form_of(use_zarr3=use_zarr3, use_ocdbt=use_ocdbt, compression=compression)
+        self._files = files_of(self._form, self.items)
         self._custom = dict(custom_metadata or {})
-        self._scalars = {"step": step} if scalars is None else dict(scalars)
-        self._empty = tuple(empty)
+        self._leaves = dict(leaves or {})
+        self._scalars = ({"step": step} if leaves is None else {}) if scalars is None else dict(scalars)
+        self._empty = (("opt_state",) if leaves is None else ()) if empty is None else tuple(empty)
+        self._extended = dict(extended or {})
         self._resume = resume
-        self._infos: dict[str, Declared] = {}
+        self._tree: list[Leaf] = []
+        self._arrays: dict[str, Declared] = {}
         self._stores: dict[str, Any] = {}
-        self._synced: set[str] = set()
-        self._lock = threading.Lock()
         self._started = 0
         self._open = False
 
@@ -92,32 +100,41 @@ class OrbaxSink:
         """Creates the directory and the metadata of all arrays, in one transaction.
 
         Raises:
-            RecastError: DESTINATION_EXISTS, DISK_FULL, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT.
-            ValueError: a name twice, or a name, shape, type or chunk that Orbax cannot hold.
+            RecastError: DESTINATION_EXISTS, DISK_FULL, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT; UNFINISHED_RUN where
+                what is resumed is damaged.
+            ValueError: a name twice, or a name, shape, type, chunk or tree that Orbax cannot hold.
         """
         scalars = [Declared(TensorInfo(name, (), "int64"), ()) for name in self._scalars]
-        self._infos = _checked([*arrays, *scalars], self._empty)
+        self._tree = self._make_tree(arrays)
+        self._arrays = self._checked([*arrays, *scalars])
         self._started = time.time_ns()
         self._make_directories()
-        self._remove_unfinished()
+        if self._resume:
+            self._files.resume()
         context = new_context()
         transaction = ts.Transaction()
         try:
             pending = {
                 name: ts.open(
-                    self._spec(declared), context=context, open=self._resume, create=True, transaction=transaction
+                    self._form.spec(self.items, stored),
+                    context=context,
+                    open=self._resume,
+                    create=True,
+                    transaction=transaction,
                 )
-                for name, declared in self._infos.items()
+                for name, stored in self._arrays.items()
             }
             opened = {name: future.result() for name, future in pending.items()}
             transaction.commit_sync()
         except (ValueError, OSError) as error:
             raise unwritable(str(self.items), error) from error
         self._stores = {name: store.with_transaction(None) for name, store in opened.items()}
+        for stored in self._arrays.values():
+            self._files.wrote(stored, None)
         self._open = True
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
-        """Stores whole chunks; returns once the database refers to them, which `sync` makes durable.
+        """Stores whole chunks; returns once a reader would find them, which `sync` makes durable.
 
         Raises:
             RecastError: DISK_FULL, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT.
@@ -125,8 +142,8 @@ class OrbaxSink:
         """
         if not self._open:
             raise ValueError("the sink is not open")
-        declared = self._infos[name]
-        _check_write(declared, region, values)
+        stored = self._arrays[name]
+        _check_write(stored, region, values)
         # Small values are kept inside of database nodes, which may outlive this call; large ones go to a file at once.
         reference = values.nbytes >= _REFERENCE_FROM
         target = self._stores[name][slices(region)]
@@ -134,19 +151,11 @@ class OrbaxSink:
             target.write(values, can_reference_source_data_indefinitely=reference).result()
         except (ValueError, OSError) as error:
             raise unwritable(name, error) from error
+        self._files.wrote(stored, region)
 
     def sync(self) -> None:
         """Makes all writes that have returned durable; raises RecastError as `write` does."""
-        data = self.items / "d"
-        with self._lock:
-            with writing(data):
-                present = set(os.listdir(data))
-            new = present - self._synced - _unfinished(present)
-            sync_files(data / file for file in new)
-            self._synced |= new
-            sync_directory(data)
-            sync_file(self.items / "manifest.ocdbt")
-            sync_directory(self.items)
+        self._files.sync()
 
     def commit(self) -> None:
         """Makes all arrays durable, then writes the files that tell Orbax that they are there.
@@ -158,15 +167,10 @@ class OrbaxSink:
             self.write(name, (), np.asarray(value, np.int64))
         self._open = False
         self._stores = {}
-        self.sync()
-        leaves = [
-            *(
-                orbax_metadata.scalar_leaf(name) if name in self._scalars else orbax_metadata.array_leaf(name)
-                for name in self._infos
-            ),
-            *(orbax_metadata.empty_dict_leaf(name) for name in self._empty),
-        ]
-        write_file(self.items / orbax_metadata.TREE_FILE, orbax_metadata.tree_bytes(leaves))
+        self._files.finish()
+        orbax_extended.write(self.items, ((self._arrays[name], kept) for name, kept in self._extended.items()))
+        tree = orbax_metadata.tree_bytes(self._tree, use_zarr3=self._form.use_zarr3, use_ocdbt=self._form.use_ocdbt)
+        write_file(self.items / orbax_metadata.TREE_FILE, tree)
         write_file(self.items / orbax_metadata.COMMIT_FILE, _COMMITTED)
         sync_directory(self.items)
         step = orbax_metadata.step_bytes(ITEM, self._started, time.time_ns(), self._custom)
@@ -190,60 +194,54 @@ class OrbaxSink:
                 place = str(self.step_directory)
                 raise RecastError.of("DESTINATION_EXISTS", f"{place} exists", subject=place) from error
 
-    def _remove_unfinished(self) -> None:
-        """Removes the parts of files that a killed writer left; nothing refers to them."""
-        for place in (self.items, self.items / "d"):
-            if place.is_dir():
-                with writing(place):
-                    for name in _unfinished(set(os.listdir(place))):
-                        (place / name).unlink()
+    def _make_tree(self, arrays: Sequence[Declared]) -> list[Leaf]:
+        """All leaves in their order, as `_METADATA` shall name them."""
+        declared = {array.info.name: array.info for array in arrays}
+        tree = []
+        for name, leaf in self._leaves.items():
+            if leaf.is_array != (name in declared) or leaf.value_type == "string":
+                raise ValueError(f"{name!r} cannot be a leaf of type {leaf.value_type}")
+            # Only with this type does Orbax restore an array without being told a sharding.
+            kept = not leaf.is_array or (leaf.value_type == "scalar" and not declared[name].shape)
+            tree.append(leaf if kept else dataclasses.replace(leaf, value_type="np.ndarray"))
+        tree.extend(orbax_metadata.array_leaf(name) for name in declared if name not in self._leaves)
+        tree.extend(orbax_metadata.scalar_leaf(name) for name in self._scalars)
+        tree.extend(orbax_metadata.empty_dict_leaf(name) for name in self._empty)
+        _check_tree(tree)
+        return tree
 
-    def _spec(self, declared: Declared) -> dict[str, Any]:
-        spec = array_spec(self.items, declared.info.name, ocdbt=True, zarr3=True)
-        spec["kvstore"]["config"] = {
-            "max_decoded_node_bytes": _NODE_BYTES,
-            "max_inline_value_bytes": _INLINE_BYTES,
-        }
-        spec["kvstore"]["target_data_file_size"] = _DATA_FILE_BYTES
-        spec["store_data_equal_to_fill_value"] = True
-        spec["metadata"] = {
-            "shape": list(declared.info.shape),
-            "data_type": declared.info.dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(declared.chunk)}},
-            "codecs": self._codecs,
-            "fill_value": False if declared.info.dtype == "bool" else 0,
-        }
-        return spec
-
-
-def _unfinished(names: set[str]) -> set[str]:
-    """Files that TensorStore has not yet renamed to their final name."""
-    return {name for name in names if name.endswith(_UNFINISHED_SUFFIX)}
-
-
-def _codecs(compression: str) -> list[dict[str, Any]]:
-    codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-    if compression == "none":
-        return codecs
-    kind, _, level = compression.partition(":")
-    if kind != "zstd" or not level.isdecimal() or not 1 <= int(level) <= 22:
-        raise ValueError(f'{compression} is not "none" or "zstd:N" with N from 1 to 22')
-    return [*codecs, {"name": "zstd", "configuration": {"level": int(level), "checksum": False}}]
+    def _checked(self, arrays: Sequence[Declared]) -> dict[str, Declared]:
+        """Each array under the name by which it is stored, by the declared one."""
+        checked = {}
+        for array in arrays:
+            name = array.info.name
+            stored = self._leaves[name].name if name in self._leaves else name
+            _check_array(array, stored)
+            checked[name] = dataclasses.replace(array, info=dataclasses.replace(array.info, name=stored))
+        if len(checked) != len(arrays):
+            raise ValueError("names must be distinct")
+        if not self._form.use_ocdbt and {stored.info.name for stored in checked.values()} & _FILES:
+            raise ValueError("an array has the name of a file of the checkpoint, and cannot be stored in a directory")
+        return checked
 
 
-def _checked(arrays: Sequence[Declared], empty: Sequence[str]) -> dict[str, Declared]:
-    for array in arrays:
-        info = array.info
-        if not orbax_metadata.is_safe_name(info.name) or "" in info.name.split("."):
-            raise ValueError(f"{info.name!r} is not a dotted path")
-        if info.dtype not in NAMES:
-            raise ValueError(f"{info.name}: {info.dtype} cannot be stored")
-        if len(array.chunk) != len(info.shape) or not all(array.chunk) or not all(info.shape):
-            raise ValueError(f"{info.name}: shape {info.shape} with chunk {array.chunk} cannot be stored")
-    names = [array.info.name for array in arrays]
-    if len({*names, *empty}) != len(names) + len(empty):
+def _check_tree(tree: Sequence[Leaf]) -> None:
+    if len({leaf.keys for leaf in tree}) != len(tree) or len({leaf.name for leaf in tree}) != len(tree):
         raise ValueError("names must be distinct")
-    return {array.info.name: array for array in arrays}
+    inner = {leaf.keys[:depth] for leaf in tree for depth in range(len(leaf.keys))}
+    for leaf in tree:
+        if leaf.keys in inner:
+            raise ValueError(f"{leaf.name!r} cannot be stored: other leaves lie below it")
+
+
+def _check_array(array: Declared, stored: str) -> None:
+    info = array.info
+    if not orbax_metadata.is_safe_name(stored) or "" in stored.split("."):
+        raise ValueError(f"{stored!r} is not a dotted path")
+    if info.dtype not in NAMES:
+        raise ValueError(f"{info.name}: {info.dtype} cannot be stored")
+    if len(array.chunk) != len(info.shape) or not all(array.chunk) or not all(info.shape):
+        raise ValueError(f"{info.name}: shape {info.shape} with chunk {array.chunk} cannot be stored")
 
 
 def _check_write(declared: Declared, region: Region, values: AnyArray) -> None:

@@ -14,25 +14,25 @@ from converters.formats.base import AnyArray, Region, TensorInfo
 from converters.formats.dtypes import NAMES, numpy_dtype
 from converters.formats.orbax_arrays import open_arrays
 from converters.formats.orbax_directory import Location, resolve
-from converters.formats.orbax_metadata import DICT_KEY, TREE_FILE, Leaf, Tree, read_tree
+from converters.formats.orbax_mapped import MappedChunks
+from converters.formats.orbax_metadata import TREE_FILE, Leaf, array_names, read_tree
 from converters.formats.regions import check_inside, shape_of, slices
 from converters.formats.storage_errors import reading
 from converters.formats.tensorstore_io import new_context, unreadable
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
 _DIGESTED_BYTES = 1 << 16
-_VALUE_KEY = "value"
 
 
 class OrbaxSource:
     """Reads regions of the arrays that `_METADATA` names. Thread-safe.
 
-    A leaf with the key "value" that is the only one below its parent, as NNX writes each parameter, takes the name of
-    its parent; `TensorInfo.location` keeps the stored one.
+    Arrays have the names of `orbax_metadata.array_names`; `TensorInfo.location` and `leaves` keep the stored ones.
 
     Attributes:
         location: which step and item were taken, and which were not.
         custom_metadata: the step's, or the item's where the step has none; MaxText puts scan_layers there.
+        leaves: each leaf of the saved tree in its order: arrays by the names of `tensors`, others by their own.
         without_data: names of leaves for which no array is stored (empty containers, None, strings), with their type.
     """
 
@@ -51,10 +51,11 @@ class OrbaxSource:
         self.custom_metadata = self.location.custom_metadata or tree.custom_metadata
         self.without_data = {leaf.name: leaf.value_type for leaf in tree.leaves.values() if not leaf.is_array}
         self._stores = open_arrays(self.location.items, tree, new_context())
+        self._mapped = MappedChunks(self.location.items, self._stores)
         self._tensors: dict[str, TensorInfo] = {}
-        self._stored = {}
+        self._stored: dict[str, str] = {}
         found = []
-        for name, leaf in _named(tree):
+        for name, leaf in array_names(tree.leaves):
             if name in self._tensors:
                 reason = f"{TREE_FILE}: two leaves share the name {name}"
                 found.append(Diagnostic("ORBAX_METADATA_INVALID", reason, subject=name))
@@ -65,6 +66,8 @@ class OrbaxSource:
             self._tensors[name] = TensorInfo(name, tuple(store.shape), dtype, f"{self.location.items.name}/{leaf.name}")
             self._stored[name] = leaf.name
         raise_all(found)
+        known = {stored: name for name, stored in self._stored.items()}
+        self.leaves: Mapping[str, Leaf] = {known.get(name, name): leaf for name, leaf in tree.leaves.items()}
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -77,13 +80,19 @@ class OrbaxSource:
         return tuple(self._stores[self._stored[name]].chunk_layout.read_chunk.shape or ())
 
     def read(self, name: str, region: Region) -> AnyArray:
-        """A region as a new array.
+        """A region as a new array, or as a read-only view of a mapped file where it is stored as it is.
+
+        A file that is made shorter while it is mapped kills the process with SIGBUS when its missing pages are touched.
 
         Raises:
             RecastError: ORBAX_ARRAY_UNREADABLE.
             ValueError: the region does not lie in the array.
         """
         info = self._tensors[name]
+        check_inside(name, region, info.shape)
+        mapped = self._mapped.read(self._stored[name], region)
+        if mapped is not None:
+            return mapped
         out: AnyArray = np.empty(shape_of(region), numpy_dtype(info.dtype))
         self.read_into(name, region, out)
         return out
@@ -116,22 +125,6 @@ class OrbaxSource:
     def close(self) -> None:
         """Closes the arrays."""
         self._stores = {}
-
-
-def _named(tree: Tree) -> Iterator[tuple[str, Leaf]]:
-    children: dict[tuple[str, ...], int] = {}
-    for leaf in tree.leaves.values():
-        for depth in range(len(leaf.keys)):
-            parent = leaf.keys[:depth]
-            children[parent] = children.get(parent, 0) + 1
-    for leaf in tree.leaves.values():
-        if not leaf.is_array:
-            continue
-        wrapped = len(leaf.keys) > 1 and leaf.keys[-1] == _VALUE_KEY and leaf.key_types[-1] == DICT_KEY
-        if wrapped and children[leaf.keys[:-1]] == 1:
-            yield ".".join(leaf.keys[:-1]), leaf
-        else:
-            yield leaf.name, leaf
 
 
 def _files(root: Path) -> Iterator[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from converters.formats.base import AnyArray, Declared, Region
 from converters.formats.dtypes import numpy_dtype
 from converters.formats.durable import sync_directory, sync_files, write_file
-from converters.formats.regions import check_inside, is_contiguous, shape_of, span
+from converters.formats.regions import check_inside, shape_of
 from converters.formats.safetensors_header import Entry
 from converters.formats.safetensors_shards import DEFAULT_MAX_SHARD_SIZE, Shard, index_file, plan_shards
 from converters.formats.storage_errors import writing
@@ -26,7 +28,7 @@ _METADATA = {"format": "pt"}
 class SafetensorsSink:
     """Writes regions straight to their place in files that are allocated up front. `write` is thread-safe.
 
-    A region must be contiguous in its tensor (a range of rows, a whole tensor): others would be scattered writes.
+    A region that is not contiguous in its tensor is written run by run, which is slow where runs are short.
     Files are opened for each write, so their number is not bounded by the process's limit of open files.
 
     Attributes:
@@ -57,6 +59,7 @@ class SafetensorsSink:
         self._resume = resume
         self._places: dict[str, tuple[Shard, Entry]] = {}
         self._unsynced: set[str] = set()
+        self._writing: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._open = False
 
@@ -72,14 +75,16 @@ class SafetensorsSink:
         for shard in self.shards:
             self._allocate(shard)
         self._unsynced = {shard.file for shard in self.shards}
+        sync_directory(self.directory)
+        self._writing = {shard.file: threading.Lock() for shard in self.shards}
         self._open = True
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
-        """Stores a contiguous region; returns once the system has the bytes, which `sync` makes durable.
+        """Stores a region; returns once the system has the bytes, which `sync` makes durable.
 
         Raises:
             RecastError: DISK_FULL, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT.
-            ValueError: the region is not contiguous, or the values do not fit it; the sink is not open.
+            ValueError: the values do not fit the region; the sink is not open.
         """
         if not self._open:
             raise ValueError("the sink is not open")
@@ -88,12 +93,13 @@ class SafetensorsSink:
         dtype = numpy_dtype(entry.dtype)
         if values.dtype != dtype or values.shape != shape_of(region) or not values.flags.c_contiguous:
             raise ValueError(f"{name}: {values.dtype} {values.shape} is not a C-contiguous {dtype} {shape_of(region)}")
-        if not is_contiguous(region, entry.shape):
-            raise ValueError(f"{name}: {region} is not contiguous in an array of shape {entry.shape}")
-        first, _ = span(region, entry.shape)
+        runs = ((entry.offset + first * dtype.itemsize, run) for first, run in _runs(region, entry.shape, values))
+        # The kernel lets one thread write to a file at a time; others would spin meanwhile, here they sleep.
+        with self._writing[shard.file]:
+            _write_at(self.directory / shard.file, runs)
+        # Not before: a `sync` that runs meanwhile would take the file off the list, and nobody would sync these bytes.
         with self._lock:
             self._unsynced.add(shard.file)
-        _write_at(self.directory / shard.file, values.reshape(-1).view(np.uint8), entry.offset + first * dtype.itemsize)
 
     def sync(self) -> None:
         """Makes all writes that have returned durable; raises RecastError as `write` does."""
@@ -153,11 +159,28 @@ def _reserve(descriptor: int, size: int) -> None:
             raise
 
 
-def _write_at(path: Path, data: AnyArray, offset: int) -> None:
+def _runs(region: Region, shape: tuple[int, ...], values: AnyArray) -> Iterator[tuple[int, AnyArray]]:
+    """The contiguous runs of a region: the position of the first element in the tensor, and the bytes."""
+    data = values.reshape(-1).view(np.uint8)
+    # The inner axes that are taken whole, and the next one out, lie together.
+    axis = len(shape)
+    while axis and region[axis - 1] == (0, shape[axis - 1]):
+        axis -= 1
+    outer = region[: max(axis - 1, 0)]
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    inner = sum(start * strides[i] for i, (start, _) in enumerate(region) if i >= len(outer))
+    length = data.size // max(math.prod(stop - start for start, stop in outer), 1)
+    for number, index in enumerate(itertools.product(*(range(start, stop) for start, stop in outer))):
+        first = inner + sum(i * stride for i, stride in zip(index, strides, strict=False))
+        yield first, data[number * length : (number + 1) * length]
+
+
+def _write_at(path: Path, runs: Iterable[tuple[int, AnyArray]]) -> None:
     with writing(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _pwrite(descriptor, data.data, offset)
+            for offset, data in runs:
+                _pwrite(descriptor, data.data, offset)
         finally:
             os.close(descriptor)
 

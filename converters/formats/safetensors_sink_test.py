@@ -7,8 +7,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from converters.formats.base import Declared, Region, TensorInfo
+from converters.formats.base import Declared, TensorInfo
 from converters.formats.safetensors_sink import SafetensorsSink
 from reporting.diagnostics import RecastError
 
@@ -126,11 +127,25 @@ def test_a_failed_sync_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(synced) == 1
 
 
-@pytest.mark.parametrize("region", [((0, 4), (0, 3)), ((0, 2), (1, 6))])
-def test_a_region_that_is_not_contiguous_is_refused(tmp_path: Path, region: Region) -> None:
-    part = np.ascontiguousarray(A[tuple(slice(*r) for r in region)])
-    with pytest.raises(ValueError, match="is not contiguous"):
-        opened(tmp_path).write("a", region, part)
+def test_regions_that_are_not_contiguous_are_written_run_by_run(tmp_path: Path) -> None:
+    sink = opened(tmp_path)
+    for rows in ((0, 1), (1, 4)):
+        for columns in ((4, 6), (0, 4)):
+            sink.write("a", (rows, columns), np.ascontiguousarray(A[slice(*rows), slice(*columns)]))
+    sink.commit()
+    assert load_file(tmp_path / "model.safetensors")["a"].tobytes() == A.tobytes()
+
+
+def test_a_box_inside_of_three_axes_goes_to_its_place(tmp_path: Path) -> None:
+    whole = np.arange(4 * 5 * 6, dtype=np.int32).reshape(4, 5, 6)
+    sink = SafetensorsSink(tmp_path)
+    sink.declare([Declared(TensorInfo("b", whole.shape, "int32"), (2, 5, 3))])
+    for i in (0, 2):
+        for k in (0, 3):
+            box = ((i, i + 2), (0, 5), (k, k + 3))
+            sink.write("b", box, np.ascontiguousarray(whole[i : i + 2, :, k : k + 3]))
+    sink.commit()
+    assert load_file(tmp_path / "model.safetensors")["b"].tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("values", [A.astype(np.float32), A[:3], A.T.copy().T, A.view(np.uint16)])

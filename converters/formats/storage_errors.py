@@ -14,13 +14,13 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def write_error(error: OSError, path: Path | str) -> RecastError:
-    """The error of a failed write as DISK_FULL, DESTINATION_NOT_WRITABLE or INPUT_OUTPUT."""
+    """The error of a failed write as DISK_FULL, DESTINATION_NOT_WRITABLE, OUT_OF_MEMORY or INPUT_OUTPUT."""
     reason = f"writing {path}: {error.strerror or error}"
     return RecastError.of(write_error_id(error.errno), reason, subject=str(path))
 
 
 def read_error(error: OSError, path: Path | str) -> RecastError:
-    """The error of a failed read as SOURCE_NOT_FOUND, SOURCE_NOT_READABLE or INPUT_OUTPUT."""
+    """The error of a failed read as SOURCE_NOT_FOUND, SOURCE_NOT_READABLE, OUT_OF_MEMORY or INPUT_OUTPUT."""
     reason = f"reading {path}: {error.strerror or error}"
     return RecastError.of(_read_error_id(error.errno), reason, subject=str(path))
 
@@ -46,7 +46,9 @@ def reading(path: Path | str) -> Iterator[None]:
 def _read_error_id(number: int | None) -> str:
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
         return "SOURCE_NOT_FOUND"
-    return "SOURCE_NOT_READABLE" if number in (errno.EACCES, errno.EPERM) else "INPUT_OUTPUT"
+    if number in (errno.EACCES, errno.EPERM):
+        return "SOURCE_NOT_READABLE"
+    return "OUT_OF_MEMORY" if number == errno.ENOMEM else "INPUT_OUTPUT"
 
 
 def write_error_id(number: int | None) -> str:
@@ -55,4 +57,4 @@ def write_error_id(number: int | None) -> str:
         return "DISK_FULL"
     if number in _REFUSED:
         return "DESTINATION_NOT_WRITABLE"
-    return "INPUT_OUTPUT"
+    return "OUT_OF_MEMORY" if number == errno.ENOMEM else "INPUT_OUTPUT"

@@ -15,6 +15,7 @@ from reporting.diagnostics import RecastError
         (errno.EACCES, "DESTINATION_NOT_WRITABLE"),
         (errno.EPERM, "DESTINATION_NOT_WRITABLE"),
         (errno.EROFS, "DESTINATION_NOT_WRITABLE"),
+        (errno.ENOMEM, "OUT_OF_MEMORY"),
         (errno.EIO, "INPUT_OUTPUT"),
         (None, "INPUT_OUTPUT"),
     ],
@@ -31,7 +32,10 @@ def test_a_full_device_is_disk_full_with_the_file_as_its_subject() -> None:
     assert "No space left" in found.reason
 
 
-@pytest.mark.parametrize(("number", "expected"), [(errno.ENOENT, "SOURCE_NOT_FOUND"), (errno.EIO, "INPUT_OUTPUT")])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOENT, "SOURCE_NOT_FOUND"), (errno.ENOMEM, "OUT_OF_MEMORY"), (errno.EIO, "INPUT_OUTPUT")],
+)
 def test_a_failed_read_has_the_id_of_its_cause(number: int, expected: str) -> None:
     with pytest.raises(RecastError) as caught, reading("file"):
         raise OSError(number, os.strerror(number))

@@ -127,6 +127,11 @@ def open_options(
     return found
 
 
+def resting_on(family: Family, source: LayoutSource, name: str) -> frozenset[str]:
+    """The options whose defaults depend on the value of another option, directly or through others."""
+    return frozenset(option.name for option in source.node.option if name in _grounds(option, source, family).options)
+
+
 def differences(layout: Layout, header: Mapping[str, Shape]) -> tuple[Difference, ...]:
     """Where a header differs from what a layout requires and allows. Training state may be there or not."""
     allowed = layout.header()

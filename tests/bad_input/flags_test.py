@@ -70,13 +70,14 @@ def test_every_fault_of_a_command_line_back_is_listed(maxtext: Path, destination
     )
 
 
-@triggers("INVALID_FLAG", "HF_MODEL_PATH_REQUIRED", "NOT_SUPPORTED_YET", "REMOTE_NOT_SUPPORTED")
+@triggers("INVALID_FLAG", "HF_MODEL_PATH_REQUIRED", "REMOTE_NOT_SUPPORTED")
 def test_faults_of_different_kinds_are_listed_together() -> None:
     run = recast(
         "hf-to-maxtext",
         "base_output_directory=gs://bucket/out",
         "checkpoint_storage_use_zarr3=0",
         "checkpoint_storage_use_ocdbt=0",
+        "compression=zstd:23",
         "use_multimodal=true",
         "memory_budget=lots",
     )
@@ -84,8 +85,7 @@ def test_faults_of_different_kinds_are_listed_together() -> None:
         run,
         Fault("HF_MODEL_PATH_REQUIRED"),
         Fault("REMOTE_NOT_SUPPORTED", "--base_output_directory", "gs://"),
-        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_zarr3"),
-        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_ocdbt"),
+        Fault("INVALID_FLAG", "--compression=zstd:23"),
         Fault("INVALID_FLAG", "--use_multimodal"),
         Fault("INVALID_FLAG", "--memory_budget=lots"),
     )
@@ -101,15 +101,24 @@ def test_sizes_that_are_none(size: str, hf: Path, maxtext: Path, destination: Pa
     refused(second, Fault("INVALID_FLAG", f"--memory_budget={size}"), Fault("INVALID_FLAG", f"--max_shard_size={size}"))
 
 
-@triggers("NOT_SUPPORTED_YET")
-def test_the_storage_of_pathways_is_refused_by_name(hf: Path, destination: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", ["", "zstd", "zstd:0", "zstd:03", "zstd:23", "zstd:-1", "gzip:1", "ZSTD:3"])
+@triggers("INVALID_FLAG")
+def test_compressions_that_are_none(compression: str, hf: Path, destination: Path, tmp_path: Path) -> None:
     with unchanged(tmp_path):
-        run = hf_to_maxtext(hf, destination, "checkpoint_storage_use_zarr3=0", "checkpoint_storage_use_ocdbt=0")
-    refused(
-        run,
-        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_zarr3"),
-        Fault("NOT_SUPPORTED_YET", "--checkpoint_storage_use_ocdbt"),
-    )
+        run = hf_to_maxtext(hf, destination, f"--compression={compression}")
+    refused(run, Fault("INVALID_FLAG", f"--compression={compression} "))
+
+
+def test_the_storage_of_pathways_is_written_and_read(hf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    storage = ("checkpoint_storage_use_zarr3=0", "checkpoint_storage_use_ocdbt=0", "compression=zstd:3")
+    completed(hf_to_maxtext(hf, out, *storage))
+    items = out / "0" / "items"
+    described = json.loads((items / "params.params.token_embedder.embedding" / ".zarray").read_text())
+    assert described["compressor"] == {"id": "zstd", "level": 3}
+    assert not (items / "manifest.ocdbt").exists()
+    completed(maxtext_to_hf(out, tmp_path / "back", "weight_dtype=auto"))
+    assert differing(read_safetensors(tmp_path / "back"), read_safetensors(hf)) == []
 
 
 @pytest.mark.parametrize("place", ["gs://bucket/secret-token", "hf://secret-token", "s3://a/secret-token"])
@@ -149,7 +158,7 @@ def test_all_remote_paths_are_listed(maxtext: Path, tmp_path: Path) -> None:
 @triggers("UNKNOWN_SUBCOMMAND")
 def test_a_misspelt_subcommand() -> None:
     refused(recast("hf-to-maxtex"), Fault("UNKNOWN_SUBCOMMAND", "hf-to-maxtex", "Did you mean hf-to-maxtext?"))
-    refused(recast("convert", "--help"), Fault("UNKNOWN_SUBCOMMAND", "convert"))
+    refused(recast("transmute", "--help"), Fault("UNKNOWN_SUBCOMMAND", "transmute"))
 
 
 @triggers("INVALID_FLAG")
@@ -245,7 +254,8 @@ def test_help_of_a_subcommand(name: str, form: str) -> None:
     run = recast(name, form)
     assert run.code == 0
     assert run.output.startswith(f"usage: recast {name} ")
-    assert "exit codes: 0 done, 2 usage, 3 library, 4 out of memory, 5 input/output (retry), 143 stopped" in run.output
+    codes = "0 done, 1 differing (diff), 2 usage, 3 library, 4 out of memory, 5 input/output (retry), 143 stopped"
+    assert f"exit codes: {codes}" in run.output
     assert "--report_directory" in run.output
     assert "FINAL REPORT" not in run.output
     assert run.errors == ""

@@ -10,10 +10,16 @@ from typing import Any
 
 _WRITING = (
     "/converters/engine/convert.py",
-    "/converters/engine/staging.py",
+    "/converters/engine/journal.py",
     "/converters/engine/manifest.py",
     "/converters/engine/model.py",
+    "/converters/engine/open_run.py",
+    "/converters/engine/publication.py",
     "/converters/engine/residue.py",
+    "/converters/engine/resume.py",
+    "/converters/engine/run_files.py",
+    "/converters/engine/running.py",
+    "/converters/engine/staging.py",
     "/converters/formats/durable.py",
     "/converters/formats/orbax_sink.py",
     "/converters/formats/safetensors_sink.py",

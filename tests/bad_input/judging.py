@@ -25,6 +25,7 @@ P = ParamSpec("P")
 _EXIT_CODES = {
     "DISK_FULL": 5,
     "INPUT_OUTPUT": 5,
+    "WORKER_KILLED": 5,
     "OUT_OF_MEMORY": 4,
     "MEMORY_PLAN": 4,
     "TERMINATED": 143,
@@ -32,8 +33,9 @@ _EXIT_CODES = {
     "MAPPING_INVALID": 3,
     "INTERNAL": 3,
     "QUICKSTART_FAILED": 3,
+    "CHECKPOINTS_DIFFER": 1,
 }
-_WORST_FIRST = (3, 2, 4, 5, 143)
+_WORST_FIRST = (3, 2, 4, 5, 143, 1)
 _LIBRARY = ("VERIFICATION_FAILED", "MAPPING_INVALID", "INTERNAL", "QUICKSTART_FAILED")
 
 _seen: list[str] = []

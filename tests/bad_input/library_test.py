@@ -164,11 +164,14 @@ finally:
 """
 
 
-@pytest.mark.parametrize("name", ["hf-to-maxtext", "maxtext-to-hf", "inspect", "families"])
+@pytest.mark.parametrize("name", ["hf-to-maxtext", "maxtext-to-hf", "convert", "verify", "diff", "inspect", "families"])
 def test_a_run_imports_no_framework(name: str, hf: Path, maxtext: Path, tmp_path: Path) -> None:
     words = {
         "hf-to-maxtext": [f"--hf_model_path={hf}", f"--base_output_directory={tmp_path / 'out'}"],
         "maxtext-to-hf": [f"--load_parameters_path={maxtext}", f"--base_output_directory={tmp_path / 'out'}"],
+        "convert": [str(hf), str(tmp_path / "out"), "--to=maxtext"],
+        "verify": [str(hf), str(maxtext), "--level=full"],
+        "diff": [str(hf), str(maxtext)],
         "inspect": [str(maxtext)],
         "families": [],
     }[name]

@@ -38,15 +38,15 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(hf: Path, destination:
 @triggers("MODEL_NAME_UNKNOWN")
 def test_an_unknown_name_is_refused_on_the_way_back(maxtext: Path, destination: Path, tmp_path: Path) -> None:
     with unchanged(tmp_path):
-        run = maxtext_to_hf(maxtext, destination, "--model_name=gemma2-2b")
-    refused(run, Fault("MODEL_NAME_UNKNOWN", "gemma2-2b", "llama2"))
+        run = maxtext_to_hf(maxtext, destination, "--model_name=gpt3-6b")
+    refused(run, Fault("MODEL_NAME_UNKNOWN", "gpt3-6b", "llama2"))
 
 
 @triggers("MODEL_NAME_UNKNOWN")
 def test_the_name_of_a_family_that_is_not_converted_yet(hf: Path, destination: Path, tmp_path: Path) -> None:
     with unchanged(tmp_path):
-        run = hf_to_maxtext(hf, destination, "--model_name=deepseek2-16b")
-    refused(run, Fault("MODEL_NAME_UNKNOWN", "deepseek2-16b"))
+        run = hf_to_maxtext(hf, destination, "--model_name=gpt3-22b")
+    refused(run, Fault("MODEL_NAME_UNKNOWN", "gpt3-22b"))
 
 
 @triggers("MODEL_NAME_MISMATCH")

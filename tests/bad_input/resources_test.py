@@ -18,6 +18,13 @@ import pytest
 from converters.engine import values
 from converters.formats import safetensors_sink
 from tests.bad_input import checkpoints as cp
+from tests.bad_input.continuing import (
+    assert_same_output,
+    continued,
+    only_staging_left,
+    units_kept,
+    without_staging,
+)
 from tests.bad_input.judging import Fault, assert_same, completed, refused, snapshot, triggers, unchanged
 from tests.bad_input.running import Convert, Run, hf_to_maxtext, maxtext_to_hf, process
 from validators import memory
@@ -68,9 +75,10 @@ def test_a_container_that_is_too_small_is_refused_before_the_first_byte(
 
 
 @triggers("OUT_OF_MEMORY")
-def test_an_allocation_that_fails_half_way_leaves_nothing(
+def test_an_allocation_that_fails_half_way_costs_no_finished_unit(
     convert: Convert, destination: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    completed(convert(tmp_path / "whole"))
     calls = []
     real = values.encode
 
@@ -81,9 +89,11 @@ def test_an_allocation_that_fails_half_way_leaves_nothing(
         return real(*arguments)
 
     monkeypatch.setattr(values, "encode", encode)
-    with unchanged(tmp_path):
-        run = convert(destination)
+    before = without_staging(tmp_path, destination)
+    run = convert(destination)
     refused(run, Fault("OUT_OF_MEMORY", "7.45 GiB"))
+    assert only_staging_left(tmp_path, destination, before) > 0
+    continued(convert, destination, tmp_path / "whole")
 
 
 # ---- disk
@@ -127,60 +137,101 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+def leave_free(disk: Path, pages: int) -> None:
+    """Fills a disk with something else, but for so many pages."""
+    filler = disk / "filler"
+    filler.write_bytes(b"")
+    room = os.statvfs(disk).f_bavail * _PAGE
+    filler.write_bytes(bytes(max(0, room - pages * _PAGE)))
+
+
 @triggers("DISK_FULL")
-def test_a_disk_that_fills_up_at_any_point_leaves_nothing(convert: Convert, small_disk: Path) -> None:
-    out, filler = small_disk / "new" / "out", small_disk / "filler"
-    codes = []
+def test_a_disk_that_fills_up_at_any_point_costs_no_finished_unit(
+    convert: Convert, small_disk: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", small_disk / "new" / "out"
+    completed(convert(whole))
+    codes, kept = [], []
     for pages in (0, 1, 2, 3, *range(4, 80, 4)):
-        # Other things are there already, and the file system itself takes some of it.
-        filler.write_bytes(b"")
-        room = os.statvfs(small_disk).f_bavail * _PAGE
-        filler.write_bytes(bytes(max(0, room - pages * _PAGE)))
-        before = snapshot(small_disk)
+        # The file system itself takes some of it.
+        leave_free(small_disk, pages)
+        before = without_staging(small_disk, out)
         run = convert(out)
         codes.append(run.code)
         if run.code == 0:
             break
         refused(run, Fault("DISK_FULL"))
-        assert_same(snapshot(small_disk), before)
+        kept.append(only_staging_left(small_disk, out, before))
+        (small_disk / "filler").write_bytes(b"")
+        continued(convert, out, whole)
+        shutil.rmtree(out.parent)
     assert codes[-1] == 0
     assert codes.count(5) > 3
+    assert any(kept)
+    assert not all(kept)
     completed(run)
 
 
 @triggers("DISK_FULL")
-def test_a_full_disk_does_not_cost_the_checkpoint_that_is_replaced(convert: Convert, small_disk: Path) -> None:
-    out, filler = small_disk / "out", small_disk / "filler"
+def test_a_disk_that_gets_a_little_freer_each_time_is_enough_in_the_end(
+    convert: Convert, small_disk: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", small_disk / "out"
+    completed(convert(whole))
+    kept = [0]
+    for pages in range(2, 60):
+        leave_free(small_disk, pages)
+        units = units_kept(out)
+        run = convert(out)
+        if run.code == 0:
+            assert f"continued: {units} units were already written" in run.output
+            break
+        refused(run, Fault("DISK_FULL"))
+        kept.append(units_kept(out))
+        assert kept[-1] >= kept[-2]
+    completed(run)
+    assert kept[-1] > 0
+    assert_same_output(out, whole)
+
+
+@triggers("DISK_FULL")
+def test_a_full_disk_does_not_cost_the_checkpoint_that_is_replaced(
+    convert: Convert, small_disk: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", small_disk / "out"
+    completed(convert(whole))
     completed(convert(out))
-    old = snapshot(out)
     codes = []
     for pages in (0, 1, 2, 3, *range(4, 80, 5)):
-        filler.write_bytes(b"")
-        room = os.statvfs(small_disk).f_bavail * _PAGE
-        filler.write_bytes(bytes(max(0, room - pages * _PAGE)))
+        old = snapshot(out)
+        leave_free(small_disk, pages)
         run = convert(out, "--overwrite")
         codes.append(run.code)
         if run.code == 0:
             break
         refused(run, Fault("DISK_FULL"))
-        assert_same(snapshot(out), old)
+        only_staging_left(out, out, old)
+        (small_disk / "filler").write_bytes(b"")
+        continued(convert, out, whole, "--overwrite")
     assert codes[-1] == 0
     assert codes.count(5) > 2
 
 
 @pytest.mark.parametrize(
-    ("number", "id"),
+    ("number", "id", "retry"),
     [
-        (errno.ENOSPC, "DISK_FULL"),
-        (errno.EDQUOT, "DISK_FULL"),
-        (errno.EIO, "INPUT_OUTPUT"),
-        (errno.EROFS, "DESTINATION_NOT_WRITABLE"),
+        (errno.ENOSPC, "DISK_FULL", True),
+        (errno.EDQUOT, "DISK_FULL", True),
+        (errno.EIO, "INPUT_OUTPUT", True),
+        (errno.ENOMEM, "OUT_OF_MEMORY", True),
+        (errno.EROFS, "DESTINATION_NOT_WRITABLE", False),
     ],
 )
 @triggers()
-def test_a_write_that_fails_half_way_leaves_nothing(
-    number: int, id: str, maxtext: Path, destination: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_write_that_fails_half_way_keeps_finished_units_where_a_retry_may_cure_it(
+    number: int, id: str, retry: bool, maxtext: Path, destination: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    completed(maxtext_to_hf(maxtext, tmp_path / "whole"))
     real, calls = os.pwrite, []
 
     def pwrite(descriptor: int, data: Any, offset: int) -> int:
@@ -190,9 +241,13 @@ def test_a_write_that_fails_half_way_leaves_nothing(
         return real(descriptor, data, offset)
 
     monkeypatch.setattr(safetensors_sink.os, "pwrite", pwrite)
-    with unchanged(tmp_path):
-        run = maxtext_to_hf(maxtext, destination)
+    before = without_staging(tmp_path, destination)
+    run = maxtext_to_hf(maxtext, destination)
     refused(run, Fault(id, os.strerror(number), "model.safetensors"))
+    if not retry:
+        assert_same(snapshot(tmp_path), before)
+    assert (only_staging_left(tmp_path, destination, before) > 0) == retry
+    continued(lambda out: maxtext_to_hf(maxtext, out), destination, tmp_path / "whole")
 
 
 def test_short_writes_are_continued(maxtext: Path, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,23 +258,26 @@ def test_short_writes_are_continued(maxtext: Path, destination: Path, monkeypatc
     completed(maxtext_to_hf(maxtext, destination))
 
 
+@pytest.mark.parametrize("name", ["hf-to-maxtext", "maxtext-to-hf"])
 @triggers("INPUT_OUTPUT")
 def test_files_that_may_not_grow_are_an_error_that_a_retry_may_cure(
-    hf: Path, maxtext: Path, destination: Path, tmp_path: Path
+    name: str, hf: Path, maxtext: Path, destination: Path, tmp_path: Path
 ) -> None:
-    def limited(*words: str) -> Run:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-        try:
-            return process(*words)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    source = f"--hf_model_path={hf}" if name == "hf-to-maxtext" else f"--load_parameters_path={maxtext}"
 
-    with unchanged(tmp_path):
-        first = limited("hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={destination}")
-        second = limited("maxtext-to-hf", f"--load_parameters_path={maxtext}", f"--base_output_directory={destination}")
-    refused(first, Fault("INPUT_OUTPUT", "File too large"))
-    refused(second, Fault("INPUT_OUTPUT", "File too large"))
+    def convert(out: Path) -> Run:
+        return process(name, source, f"--base_output_directory={out}")
+
+    completed(convert(tmp_path / "whole"))
+    before, limit = without_staging(tmp_path, destination), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        run = convert(destination)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    refused(run, Fault("INPUT_OUTPUT", "File too large"))
+    only_staging_left(tmp_path, destination, before)
+    continued(convert, destination, tmp_path / "whole")
 
 
 # ---- permission
@@ -304,12 +362,16 @@ def test_a_user_who_may_not_read_the_config(
 def test_an_old_checkpoint_with_locked_folders_is_replaced_whole_or_not_at_all(
     hf: Path, tmp_path: Path, locked: Callable[[Path], None]
 ) -> None:
-    out = tmp_path / "out"
+    out, flags = tmp_path / "out", ("--overwrite", "--scan_layers=false")
+    completed(hf_to_maxtext(hf, tmp_path / "whole", "--scan_layers=false"))
     completed(hf_to_maxtext(hf, out))
     locked(out / "0")
-    with unchanged(tmp_path):
-        run = powerless("hf-to-maxtext", hf, out, "--overwrite", "--scan_layers=false")
-    refused(run, Fault("DESTINATION_NOT_WRITABLE", str(out)))
+    before = without_staging(tmp_path, out)
+    refused(powerless("hf-to-maxtext", hf, out, *flags), Fault("DESTINATION_NOT_WRITABLE", str(out)))
+    assert only_staging_left(tmp_path, out, before) > 0
+    # All of the work was done but for the last step, and the same command does that once it may.
+    (out / "0").chmod(0o755)
+    continued(lambda out, *flags: hf_to_maxtext(hf, out, *flags), out, tmp_path / "whole", *flags)
 
 
 def test_a_source_that_nobody_may_write_to_is_enough(hf: Path, maxtext: Path, tmp_path: Path) -> None:

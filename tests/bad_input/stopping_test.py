@@ -1,23 +1,27 @@
-"""SIGTERM, Ctrl-C and unforeseen faults at any moment: nothing is left, or everything is there."""
+"""SIGTERM, Ctrl-C and unforeseen faults at any moment: nothing is left but what a rerun continues, or all is there."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.bad_input import checkpoints as cp
+from tests.bad_input.continuing import assert_same_output, continued, only_staging_left, without_staging
 from tests.bad_input.interrupting import Calls
 from tests.bad_input.judging import Fault, assert_same, completed, refused, snapshot, triggers, unchanged
-from tests.bad_input.running import Convert, Run, environment, hf_to_maxtext
+from tests.bad_input.running import Convert, Run, environment, hf_to_maxtext, process
 
 
 def terminate() -> None:
@@ -54,18 +58,28 @@ def spread(found: dict[str, int], count: int) -> list[tuple[str, int]]:
 
 
 def check_interrupted(
-    convert: Convert, act: Callable[[], object], at: int, out: Path, fault: Fault, *flags: str
-) -> None:
-    """Interrupts a run at a call: it leaves everything as it was, or it has done everything."""
-    before, done = snapshot(out.parent), completed_at(out)
+    convert: Convert, act: Callable[[], object], at: int, out: Path, whole: Path, fault: Fault, *flags: str
+) -> int:
+    """Interrupts a run at a call: it leaves all as it was, and the same command goes on; or it has done everything.
+
+    Returns:
+        How many units the run had finished that did not end.
+    """
+    before, done = without_staging(out.parent, out), completed_at(out)
     with Calls(act, (at,)).watched():
         run = convert(out, *flags)
     if run.code != 0:
-        refused(run, fault)
-    if completed_at(out) == done:
-        assert_same(snapshot(out.parent), before)
-    else:
+        assert fault.id in run.ids or act is fail_to_read, run.summary
+        assert run.code in (2, 3, 4, 5, 143), run.summary
+    if completed_at(out) != done:
         completed(convert(out))
+        assert_same_output(out, whole)
+        return 0
+    assert run.code != 0
+    units = only_staging_left(out.parent, out, before)
+    assert units == 0 or run.code in (4, 5, 143)
+    continued(convert, out, whole, *flags)
+    return units
 
 
 def completed_at(out: Path) -> int:
@@ -75,37 +89,37 @@ def completed_at(out: Path) -> int:
 
 def wrong_at(
     convert: Convert, act: Callable[[], object], chosen: list[tuple[str, int]], fault: Fault, tmp_path: Path
-) -> list[str]:
-    """The places at which an interruption of a run into a new directory ends badly."""
-    wrong = []
+) -> tuple[list[str], int]:
+    """The places at which an interruption of a run into a new directory ends badly, and how many could be continued."""
+    wrong, resumable = [], 0
     for place, number in chosen:
         room = tmp_path / f"room{number}"
         room.mkdir()
         try:
-            check_interrupted(convert, act, number, room / "out", fault)
+            resumable += check_interrupted(convert, act, number, room / "out", tmp_path / "whole", fault) > 0
         except AssertionError as error:
-            wrong.append(f"{place}: {str(error).splitlines()[0][:200]}")
-    return wrong
+            lines = traceback.extract_tb(error.__traceback__)
+            wrong.append(f"{place}: {lines[-1].line}: {str(error)[:300]}")
+    return wrong, resumable
 
 
 @pytest.mark.parametrize("count", [14, pytest.param(10_000, marks=pytest.mark.campaign)])
-@triggers("TERMINATED")
-def test_sigterm_at_any_moment_leaves_nothing(count: int, convert: Convert, tmp_path: Path) -> None:
-    chosen = spread(places(convert, tmp_path / "scratch"), count)
-    wrong = wrong_at(convert, terminate, chosen, Fault("TERMINATED"), tmp_path)
+def test_sigterm_at_any_moment_leaves_nothing_but_finished_units(count: int, convert: Convert, tmp_path: Path) -> None:
+    chosen = spread(places(convert, tmp_path / "whole"), count)
+    wrong, resumable = wrong_at(convert, terminate, chosen, Fault("TERMINATED"), tmp_path)
     assert not wrong, "\n".join(wrong)
+    assert resumable > 0
 
 
 @pytest.mark.parametrize("count", [14, pytest.param(10_000, marks=pytest.mark.campaign)])
-@triggers("TERMINATED")
 def test_sigterm_at_any_moment_of_an_overwrite_keeps_the_old_checkpoint(
     count: int, convert: Convert, tmp_path: Path
 ) -> None:
-    chosen = spread(places(convert, tmp_path / "scratch"), count)
+    chosen = spread(places(convert, tmp_path / "whole"), count)
     out = tmp_path / "room" / "out"
     completed(convert(out))
     for _, number in chosen:
-        check_interrupted(convert, terminate, number, out, Fault("TERMINATED"), "--overwrite")
+        check_interrupted(convert, terminate, number, out, tmp_path / "whole", Fault("TERMINATED"), "--overwrite")
 
 
 @pytest.mark.parametrize(
@@ -119,12 +133,13 @@ def test_sigterm_at_any_moment_of_an_overwrite_keeps_the_old_checkpoint(
     ids=["EIO", "MemoryError", "RuntimeError", "SIGINT"],
 )
 @pytest.mark.parametrize("count", [6, pytest.param(10_000, marks=pytest.mark.campaign)])
-def test_a_fault_at_any_moment_leaves_nothing(
+def test_a_fault_at_any_moment_leaves_nothing_but_finished_units(
     act: Callable[[], object], fault: Fault, count: int, convert: Convert, tmp_path: Path
 ) -> None:
-    chosen = spread(places(convert, tmp_path / "scratch"), count)
-    wrong = wrong_at(convert, act, chosen, fault, tmp_path)
+    chosen = spread(places(convert, tmp_path / "whole"), count)
+    wrong, resumable = wrong_at(convert, act, chosen, fault, tmp_path)
     assert not wrong, "\n".join(wrong)
+    assert (resumable > 0) == (act is not surprise)
 
 
 @pytest.mark.parametrize("name", ["shutil.rmtree", "pathlib.Path.rmdir"])
@@ -132,16 +147,20 @@ def test_a_fault_at_any_moment_leaves_nothing(
 def test_a_second_sigterm_does_not_stop_the_clearing_up(
     name: str, convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = list(places(convert, tmp_path / "scratch").values())
-    removal = pkgutil.resolve_name(name)
+    found = places(convert, tmp_path / "scratch")
+    # Before the first unit: what is there is cleared up.
+    begun = next(number for place, number in found.items() if "_sink.py" in place)
+    removal, removed = pkgutil.resolve_name(name), []
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
+        removed.append(arguments)
         terminate()
         return removal(*arguments, **named)
 
     monkeypatch.setattr(name, interrupted)
-    with unchanged(tmp_path), Calls(terminate, (found[len(found) // 2],)).watched():
+    with unchanged(tmp_path), Calls(terminate, (begun,)).watched():
         run = convert(tmp_path / "room" / "out")
+    assert removed
     refused(run, Fault("TERMINATED"))
 
 
@@ -165,7 +184,8 @@ entrypoint.main(["recast", *sys.argv[1:]])
 def stopped(script: str, words: list[str], marker: Path, sign: signal.Signals) -> Run:
     """Starts a process, and sends a signal once it has written something."""
     with subprocess.Popen(
-        [sys.executable, "-c", script, *words],
+        # It may take long on a busy machine, and then it would show how far it is.
+        [sys.executable, "-c", script, *words, "--progress=none"],
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -182,7 +202,7 @@ def stopped(script: str, words: list[str], marker: Path, sign: signal.Signals) -
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 @triggers("TERMINATED")
-def test_a_process_that_is_stopped_half_way_leaves_nothing(
+def test_a_process_that_is_stopped_half_way_is_continued(
     sign: signal.Signals, hf: Path, maxtext: Path, destination: Path, tmp_path: Path
 ) -> None:
     marker = tmp_path / "marker"
@@ -190,17 +210,27 @@ def test_a_process_that_is_stopped_half_way_leaves_nothing(
         ("orbax_sink", "OrbaxSink", ["hf-to-maxtext", f"--hf_model_path={hf}"]),
         ("safetensors_sink", "SafetensorsSink", ["maxtext-to-hf", f"--load_parameters_path={maxtext}"]),
     ):
-        before = snapshot(tmp_path)
+
+        def convert(out: Path, words: list[str] = words) -> Run:
+            return process(*words, f"--base_output_directory={out}")
+
+        whole = tmp_path / "whole" / words[0]
+        completed(convert(whole))
+        before = without_staging(tmp_path, destination)
         script = _SLOW.format(module=module, sink=sink, marker=str(marker))
         run = stopped(script, [*words, f"--base_output_directory={destination}"], marker, sign)
         assert marker.exists(), run.summary
         marker.unlink()
         refused(run, Fault("TERMINATED", "no output was completed"))
         assert run.steps["convert"] == "Failed"
+        assert only_staging_left(tmp_path, destination, before) > 0
+        continued(convert, destination, whole)
+        shutil.rmtree(tmp_path / destination.relative_to(tmp_path).parts[0])
         assert_same(snapshot(tmp_path), before)
 
 
 def test_a_process_that_was_killed_can_be_run_again(hf: Path, destination: Path, tmp_path: Path) -> None:
+    completed(hf_to_maxtext(hf, tmp_path / "whole"))
     marker = tmp_path / "marker"
     script = _SLOW.format(module="orbax_sink", sink="OrbaxSink", marker=str(marker))
     words = ["hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={destination}"]
@@ -208,5 +238,74 @@ def test_a_process_that_was_killed_can_be_run_again(hf: Path, destination: Path,
     assert run.code == -signal.SIGKILL
     left: list[Any] = [path.name for path in destination.iterdir()]
     assert left == [".recast-staging"]
-    completed(hf_to_maxtext(hf, destination))
-    assert not (destination / ".recast-staging").exists()
+    killed = Fault("PREVIOUS_RUN_KILLED", "run.json")
+    continued(lambda out: hf_to_maxtext(hf, out), destination, tmp_path / "whole", warnings=(killed,))
+
+
+_KILLED = """
+import os, sys
+from container import entrypoint
+
+left = {at}
+
+def rename(source, target, real=os.rename):
+    global left
+    if ".recast-staging" in f"{{source}} {{target}}":
+        left -= 1
+        if left < 0:
+            os._exit(9)
+    real(source, target)
+
+os.rename = rename
+entrypoint.main(["recast", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 6, 8, 11])
+@triggers("TENSOR_NOT_ZERO")
+def test_a_run_killed_while_it_published_costs_no_checkpoint(at: int, hf: Path, tmp_path: Path) -> None:
+    out, biased = tmp_path / "out", cp.write(tmp_path / "biased", attention_bias=True)
+    completed(hf_to_maxtext(hf, out))
+    old = snapshot(out)
+    words = ["hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={out}", "--scan_layers=false"]
+    killed = process(*words, "--overwrite", script=_KILLED.format(at=at))
+    assert killed.code == 9, killed.errors
+    left = snapshot(out)
+    again = hf_to_maxtext(hf, out)
+    # Before the first move the old checkpoint is still complete, and it is what this request asks for.
+    assert (again.code, again.ids) == ((0, []) if at == 0 else (2, ["DESTINATION_EXISTS"])), again.summary
+    if at == 0:
+        assert_same(without_staging(out, out), old)
+    else:
+        assert_same(snapshot(out), left)
+    run = hf_to_maxtext(biased, out, "--overwrite")
+    refused(run, *(Fault("TENSOR_NOT_ZERO") for _ in run.failures))
+    assert_same(snapshot(out), old)
+
+
+@pytest.mark.parametrize("at", [0, 2, 5])
+def test_a_first_run_killed_while_it_published_can_be_run_again(at: int, hf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={out}"]
+    killed = process(*words, script=_KILLED.format(at=at))
+    assert killed.code == 9, killed.errors
+    assert not (out / "DONE").exists()
+    completed(hf_to_maxtext(hf, out), Fault("PREVIOUS_RUN_KILLED", "run.json"))
+    assert not (out / ".recast-staging").exists()
+
+
+@triggers("DESTINATION_EXISTS")
+def test_a_killed_overwrite_of_a_checkpoint_without_done_costs_nothing(hf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    completed(hf_to_maxtext(hf, out))
+    # What MaxText itself writes: a step, and none of Recast's files.
+    for path in out.iterdir():
+        if path.name != "0":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    old = snapshot(out / "0")
+    words = ["hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={out}", "--overwrite"]
+    killed = process(*words, script=_KILLED.format(at=0))
+    assert killed.code == 9, killed.errors
+    assert_same(snapshot(out / "0"), old)
+    refused(hf_to_maxtext(hf, out), Fault("DESTINATION_EXISTS", str(out)))
+    assert_same(snapshot(out / "0"), old)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from converters.engine import convert, manifest, plan, planning, record
+from converters.engine import convert, grids, manifest, planning, record
 from converters.engine.request import ConversionRequest
 from reporting.report import Report
 from tests import checkpoints
@@ -115,11 +115,12 @@ def test_orbax_metadata_is_as_the_page_says(outputs: tuple[Path, Path]) -> None:
 def test_the_chunks_of_the_page_are_those_of_the_planner() -> None:
     rows = pages.table_of(PAGE, "**Chunk grid.**")
     assert rows
-    for name, shape, chunk in rows:
+    for name, shape, rows_axis, chunk in rows:
         sizes = tuple(int(n) for n in shape.split(", "))
         stacked = [1] if "layers" in name else []
         width = 4 if "float32" in name else 2
-        made = plan.whole_chunks(sizes, stacked, width, planning._CHUNK_LIMIT)
+        free = [1] * len(sizes)
+        made = grids.free_chunk(sizes, stacked, int(rows_axis), free, width, planning._CHUNK_LIMIT)
         assert made == tuple(int(n) for n in chunk.split(", ")), name
 
 

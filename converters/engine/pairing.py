@@ -1,0 +1,294 @@
+"""Two checkpoints of one model, both opened and bound: what `verify` and `diff` start from.
+
+What a run recorded beside its output is read here as a statement about the files, never as a proof: layouts are
+detected from each side's own headers, and options that headers cannot show come from --model_name or the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from converters.engine import binding, drivers, manifest, model, naming, train_state
+from converters.engine import record as record_lib
+from converters.engine import residue as residue_lib
+from converters.engine.binding import Sides
+from converters.engine.drivers import Opened
+from converters.engine.model import Model
+from converters.engine.naming import Naming
+from converters.engine.record import ConversionRecord
+from converters.engine.request import AUTO, ConversionRequest
+from converters.engine.train_state import Tree
+from mappings import catalog
+from mappings.language.family import Family
+from mappings.language.layout import Layout
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
+
+MAXTEXT = "maxtext"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """One side.
+
+    Attributes:
+        path: as it was given.
+        format: of its layout.
+        opened: its files.
+        record: of the conversion that made it, if it is an output of one.
+    """
+
+    path: Path
+    format: str
+    opened: Opened
+    record: ConversionRecord | None
+
+    @property
+    def logical_dtypes(self) -> Mapping[str, str]:
+        """Dtype of the values before the operations of this checkpoint's format, by array, where recorded."""
+        return self.record.logical_dtypes if self.record else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What the flags say of the model.
+
+    Attributes:
+        model_name: published name or layout name; empty to take what the files say.
+        config_path: config.json or its directory, where neither side has one.
+    """
+
+    model_name: str = ""
+    config_path: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The model that both sides hold."""
+
+    model: Model
+    naming: Naming
+    family: Family
+
+
+@contextmanager
+def opened_checkpoint(path: Path) -> Iterator[Checkpoint]:
+    """Opens a checkpoint of any format by its headers; closes it after a block.
+
+    Raises:
+        RecastError: all that is wrong with the headers or the record.
+    """
+    format = drivers.recognize(path)
+    opened = drivers.driver_of(format).open(path)
+    try:
+        yield Checkpoint(path, format, opened, _record(format, opened))
+    finally:
+        opened.source.close()
+
+
+def subject_of(first: Checkpoint, second: Checkpoint, question: Question) -> Subject:
+    """Finds config, name and family from what was given, else from the first side, else from the second.
+
+    Raises:
+        RecastError: with everything that is wrong with them.
+    """
+    found = _model(first, second, question)
+    name = question.model_name or next((c.record.model_name for c in (first, second) if c.record), "")
+    format = MAXTEXT if MAXTEXT in (first.format, second.format) else first.format
+    try:
+        named = naming.resolve(name, found.config, format)
+    except RecastError as error:
+        # Two sides of one format mean the same by every value, whatever it is.
+        family = catalog.family_of(found.config)
+        ambiguous = all(d.id == "MODEL_NAME_AMBIGUOUS" for d in error.diagnostics)
+        if family is None or not ambiguous or first.format != second.format:
+            raise
+        named = Naming(family, "", {}, "from config.json; the variants that fit differ on both sides alike")
+    return Subject(found, named, binding.family_for(named.family, found.config))
+
+
+def layouts_of(
+    subject: Subject, first: Checkpoint, second: Checkpoint, question: Question, *, lenient: bool = False
+) -> tuple[Layout, Layout]:
+    """The layouts of both sides, each detected from its own headers.
+
+    Args:
+        subject: the model.
+        first: one side.
+        second: the other.
+        question: what was asked.
+        lenient: take the nearest layout where none fits.
+
+    Raises:
+        RecastError: the headers fit no layout, contradict metadata or record, or leave open what changes values.
+    """
+    source = _layout_of(subject, first, second, question, None, lenient=lenient)
+    like = source if first.format == second.format else None
+    return source, _layout_of(subject, second, first, question, like, lenient=lenient)
+
+
+def _layout_of(
+    subject: Subject,
+    checkpoint: Checkpoint,
+    other: Checkpoint,
+    question: Question,
+    like: Layout | None,
+    *,
+    lenient: bool,
+) -> Layout:
+    family, named = subject.family, subject.naming
+    recorded = _options(checkpoint.record)
+    if recorded:
+        _check_recorded(subject, checkpoint, recorded, question)
+    given = {**named.options, **_told_by(other, checkpoint.format), **recorded}
+    given.pop("scan", None)
+    header = checkpoint.opened.source.tensors
+    layout, undecided = binding.detected_layout(family, named.family, checkpoint.format, given, header)
+    if undecided and like is not None:
+        given |= {name: like.options[name] for name in undecided}
+        layout, undecided = binding.detected_layout(family, named.family, checkpoint.format, given, header)
+    if checkpoint.format == other.format:
+        undecided = {}
+    if not lenient:
+        drivers.check_metadata(layout.options.get("scan"), checkpoint.opened.options.get("scan"))
+    raise_all(
+        [
+            Diagnostic(
+                "MODEL_NAME_AMBIGUOUS",
+                f"The files of {checkpoint.path} do not say whether {name} is "
+                f"{' or '.join(str(value) for value in candidates)}.",
+                subject="--model_name",
+            )
+            for name, candidates in undecided.items()
+        ]
+    )
+    return layout
+
+
+def compose(
+    subject: Subject, first: Checkpoint, second: Checkpoint, source: Layout, target: Layout, *, initialise: bool = False
+) -> Sides:
+    """The moves from the first side to the second; between MaxText layouts, of training state too where both have it.
+
+    Args:
+        subject: the model.
+        first: one side.
+        second: the other.
+        source: layout of the first.
+        target: layout of the second.
+        initialise: where only the second side has training state, whether it must be that with which an optimizer
+            starts.
+
+    Raises:
+        RecastError: as `binding.compose` and `train_state`.
+    """
+    header = first.opened.source.tensors
+    mirrors = {name for name, array in source.arrays.items() if array.mirror}
+    weights = {name: info for name, info in header.items() if name not in mirrors}
+    sides = Sides(subject.family, source, target, binding.compose(source, target, weights), {})
+    if not first.format == second.format == MAXTEXT:
+        return sides
+    ours, theirs = _tree(first), _tree(second)
+    if ours.has_state and theirs.has_state:
+        return train_state.keep(sides, ours, theirs.step)
+    if theirs.has_state and initialise:
+        dtypes = {name: info.dtype for name, info in theirs.tensors.items()}
+        return train_state.initialise(sides, ours, dtypes, theirs.step)
+    return train_state.strip(sides, ours, theirs.step)
+
+
+def has_state(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds training state."""
+    return checkpoint.format == MAXTEXT and _tree(checkpoint).has_state
+
+
+def _tree(checkpoint: Checkpoint) -> Tree:
+    opened = checkpoint.opened
+    return Tree(opened.source.tensors, opened.leaves, opened.step, opened.metadata)
+
+
+def residue_of(checkpoint: Checkpoint) -> residue_lib.Residue:
+    """The elements that the checkpoint's own values do not give back.
+
+    Raises:
+        RecastError: RESIDUE_INVALID.
+    """
+    folder = checkpoint.opened.record_folder
+    if folder is None:
+        return residue_lib.Residue(residue_lib.EMPTY)
+    found = residue_lib.read(folder / record_lib.RESIDUE_FILE)
+    found.check(checkpoint.opened.source.tensors)
+    return found
+
+
+def options_of(*layouts: Layout) -> dict[str, str]:
+    """Options of layouts, for the report."""
+    return {f"{layout.format}.{name}": str(value) for layout in layouts for name, value in layout.options.items()}
+
+
+def _record(format: str, opened: Opened) -> ConversionRecord | None:
+    if opened.record_folder is None:
+        return None
+    manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
+    found = record_lib.read(opened.record_folder)
+    return found if found is not None and found.target_format == format else None
+
+
+def _model(first: Checkpoint, second: Checkpoint, question: Question) -> Model:
+    try:
+        return _loaded(first, second.format, question)
+    except RecastError as error:
+        if any(d.id != "CONFIG_MISSING" for d in error.diagnostics):
+            raise
+        try:
+            return _loaded(second, first.format, question)
+        except RecastError as other:
+            missing = all(d.id == "CONFIG_MISSING" for d in other.diagnostics)
+            raise (error if missing else other) from other
+
+
+def _loaded(checkpoint: Checkpoint, target_format: str, question: Question) -> Model:
+    root = checkpoint.opened.root
+    request = ConversionRequest(
+        source=root,
+        destination=root,
+        source_format=checkpoint.format,
+        target_format=target_format,
+        dtype=AUTO,
+        model_name=question.model_name,
+        config_path=question.config_path,
+    )
+    found = model.load(request, checkpoint.opened)
+    model.check_recorded_name(found)
+    return found
+
+
+def _options(record: ConversionRecord | None) -> Mapping[str, Any]:
+    return record.target_options if record else {}
+
+
+def _told_by(other: Checkpoint, format: str) -> Mapping[str, Any]:
+    """Options of the checkpoint that the other side was made from, if that had this format."""
+    record = other.record
+    return record.source_options if record is not None and record.source_format == format else {}
+
+
+def _check_recorded(subject: Subject, checkpoint: Checkpoint, recorded: Mapping[str, Any], question: Question) -> None:
+    """Refuses recorded options that mean nothing, or that the given name contradicts."""
+    try:
+        binding.layout_for(subject.family, subject.naming.family, checkpoint.format, recorded)
+    except RecastError as error:
+        if any(d.id != "INVALID_FLAG" for d in error.diagnostics):
+            raise
+        raise model.record_error(f"holds options that do not fit: {_reasons(error.diagnostics)}") from error
+    try:
+        naming.check_record(subject.family, subject.naming, checkpoint.format, recorded)
+    except RecastError as error:
+        raise error if question.model_name else model.record_error(_reasons(error.diagnostics)) from error
+
+
+def _reasons(diagnostics: Sequence[Diagnostic]) -> str:
+    return "; ".join(d.reason for d in diagnostics)

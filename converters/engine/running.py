@@ -1,0 +1,137 @@
+"""Runs a plan into a staged output: checks of values, the journal, progress, the guard of memory."""
+
+from __future__ import annotations
+
+import sys
+
+from converters.engine import checks, drivers
+from converters.engine import record as record_lib
+from converters.engine import residue as residue_lib
+from converters.engine.execute import Executor, Outcome
+from converters.engine.journal import Journal, UnitRecord
+from converters.engine.memory_guard import MemoryGuard
+from converters.engine.open_run import Keeper, OpenRun
+from converters.engine.plan import Plan
+from converters.engine.prepare import Prepared
+from converters.engine.request import ConversionRequest
+from converters.engine.resume import RESIDUE, Resumed
+from converters.engine.run_files import JOURNAL
+from converters.engine.staging import Staging
+from reporting.diagnostics import Diagnostic, raise_all
+from reporting.progress import Progress
+from reporting.report import StepRecord
+from validators import memory
+
+
+def run(
+    request: ConversionRequest,
+    digest: str,
+    prepared: Prepared,
+    staging: Staging,
+    resumed: Resumed,
+    step: StepRecord,
+) -> Outcome:
+    """Writes all units that are not written yet; afterwards the output's arrays are complete and durable.
+
+    Raises:
+        RecastError: whatever a source, a sink or a check of values found; the journal then says what was finished.
+    """
+    plan = prepared.plan
+    found = checks.check(prepared.sides.composition, prepared.opened.source)
+    raise_all([d for d in found if not d.warning])
+    step.diagnostics.extend(found)
+    residue_out = residue_lib.Journal(staging.folder / RESIDUE)
+    records = _usable(request, plan, resumed, residue_out)
+    done = frozenset((record.array, record.box) for record in records)
+    sink = drivers.driver_of(request.target_format).sink(request, staging, prepared.sides, resumed.continues)
+    done_bytes = sum(record.bytes for record in records)
+    try:
+        sink.declare(drivers.declared(plan))
+
+        def make_durable() -> None:
+            residue_out.sync()
+            sink.sync()
+
+        with Journal(staging.folder / JOURNAL, make_durable) as journal:
+
+            def recorded(record: UnitRecord) -> None:
+                journal.add(record)
+                progress.advance(record.bytes)
+
+            executor = Executor(
+                plan,
+                prepared.opened.source,
+                sink,
+                budget=request.memory_budget,
+                residue_in=prepared.residue,
+                residue_out=residue_out if request.residue == "keep" else None,
+                recorded=recorded,
+                done=done,
+            )
+            for record in records:
+                executor.outcome.add(record)
+            progress = Progress(
+                plan.bytes_out,
+                stream=sys.stderr,
+                memory=memory.anonymous_bytes,
+                initial=done_bytes,
+                mode=request.progress,
+            )
+            mark = OpenRun.of_this_process(digest, "", request.memory_budget)
+            with (
+                MemoryGuard(executor.stop, budget=request.memory_budget) as guard,
+                Keeper(staging.folder, mark, lambda: (guard.limit, guard.peak_bytes, guard.peak_used)),
+                progress,
+            ):
+                outcome = executor.run()
+        outcome.peak_bytes = guard.peak_bytes
+        outcome.resumed_bytes = done_bytes
+        _check_residue(request, outcome)
+        sink.commit()
+    except BaseException:
+        sink.abort()
+        raise
+    step.diagnostics.extend(_value_warnings(prepared, outcome))
+    step.diagnostics.extend(_residue_warnings(prepared.residue))
+    return outcome
+
+
+def _usable(request: ConversionRequest, plan: Plan, resumed: Resumed, residue: residue_lib.Journal) -> list[UnitRecord]:
+    """The records of an earlier run that hold: of units of this plan, with the residue that they speak of."""
+    units = {(unit.array.info.name, unit.box) for unit in plan.units()} if resumed.records else set()
+    known = [record for record in resumed.records if (record.array, record.box) in units]
+    kept = residue.keep_only(frozenset((record.array, record.box) for record in known))
+    if request.residue != "keep":
+        return known
+    return [record for record in known if kept.get((record.array, record.box), 0) == record.residue]
+
+
+def _check_residue(request: ConversionRequest, outcome: Outcome) -> None:
+    if request.residue != "refuse":
+        return
+    raise_all(
+        [
+            Diagnostic("RESIDUE_REFUSED", f"{count} elements of {name} would not come back bit for bit.", subject=name)
+            for name, count in sorted(outcome.residue_elements.items())
+        ]
+    )
+
+
+def _value_warnings(prepared: Prepared, outcome: Outcome) -> list[Diagnostic]:
+    found = []
+    weights = prepared.sides.source.arrays
+    for name, (largest, infinity) in sorted(outcome.largest.items()):
+        if name not in weights or weights[name].mirror:
+            continue
+        if largest >= infinity:
+            found.append(Diagnostic("TENSOR_NOT_FINITE", f"{name} holds NaN or infinite values.", subject=name))
+        elif largest == 0:
+            found.append(Diagnostic("TENSOR_ALL_ZERO", f"{name} holds nothing but zeros.", subject=name))
+    return found
+
+
+def _residue_warnings(residue: residue_lib.Residue) -> list[Diagnostic]:
+    if not residue.stale:
+        return []
+    reason = f"{residue.stale} recorded elements no longer apply; {residue.applied} were restored."
+    return [Diagnostic("RESIDUE_STALE", reason, subject=f"recast/{record_lib.RESIDUE_FILE}")]

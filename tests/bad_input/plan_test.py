@@ -1,0 +1,98 @@
+"""Plans that cannot be made: one clear report each, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bad_input import checkpoints as cp
+from tests.bad_input.judging import Fault, completed, refused, triggers, unchanged
+from tests.bad_input.running import hf_to_maxtext, recast
+
+
+@triggers("INVALID_FLAG")
+def test_without_a_source_the_model_must_be_named_and_the_format_given() -> None:
+    refused(recast("plan"), Fault("INVALID_FLAG", "--model_name"), Fault("INVALID_FLAG", "--to"))
+    refused(recast("plan", "--to=maxtext"), Fault("INVALID_FLAG", "--model_name", "published name"))
+    refused(recast("plan", "--model_name=llama3.1-8b"), Fault("INVALID_FLAG", "--to must be given"))
+
+
+@triggers("MODEL_NAME_UNKNOWN", "INVALID_FLAG")
+def test_a_model_that_nobody_published() -> None:
+    refused(
+        recast("plan", "--model_name=llama3.1-8", "--to=maxtext"),
+        Fault("MODEL_NAME_UNKNOWN", "no published model named llama3.1-8", "llama3.1-8b"),
+    )
+    # A layout has no sizes.
+    refused(
+        recast("plan", "--model_name=llama3.1", "--to=hf"),
+        Fault("MODEL_NAME_UNKNOWN", "no published model named llama3.1,"),
+        Fault("INVALID_FLAG", "another format than --from"),
+    )
+
+
+@pytest.mark.parametrize("format", ["hf", "maxtext"])
+@triggers("INVALID_FLAG")
+def test_a_published_model_is_not_planned_into_its_own_format(format: str) -> None:
+    run = recast("plan", "--model_name=llama3.1-8b", f"--from={format}", f"--to={format}")
+    refused(run, Fault("INVALID_FLAG", "--to must be given, and be another format than --from"))
+
+
+@triggers("INVALID_FLAG")
+def test_from_means_nothing_beside_a_source(hf: Path) -> None:
+    refused(recast("plan", hf, "--from=hf", "--to=maxtext"), Fault("INVALID_FLAG", "--from", "SOURCE"))
+    refused(recast("plan", hf), Fault("INVALID_FLAG", "--to was not given"))
+
+
+@triggers("INVALID_FLAG")
+def test_formats_and_flags_that_there_are_not(hf: Path) -> None:
+    refused(
+        recast("plan", hf, "elsewhere", "--to=gguf", "--hf_model_path=x"),
+        Fault("INVALID_FLAG", "--to", "gguf"),
+        Fault("INVALID_FLAG", "--hf_model_path"),
+        Fault("INVALID_FLAG", "'elsewhere'"),
+    )
+    refused(
+        recast("plan", "--model_name=llama3.1-8b", "--to=maxtext", "--max_shard_size=1GB"),
+        Fault("INVALID_FLAG", "--max_shard_size has no meaning on the way from hf to maxtext"),
+    )
+
+
+@triggers("SOURCE_NOT_FOUND", "REMOTE_NOT_SUPPORTED", "MISSING_TENSOR")
+def test_sources_that_cannot_be_planned(hf: Path, tmp_path: Path) -> None:
+    cp.changed_tensors(lambda held: held.pop("model.norm.weight"))(hf)
+    with unchanged(tmp_path):
+        refused(recast("plan", tmp_path / "none", "--to=maxtext"), Fault("SOURCE_NOT_FOUND", str(tmp_path / "none")))
+        refused(recast("plan", "gs://bucket/a", "--to=maxtext"), Fault("REMOTE_NOT_SUPPORTED", "SOURCE"))
+        run = recast("plan", hf, "--to=maxtext")
+    refused(run, Fault("MISSING_TENSOR", "model.norm.weight"))
+    assert "PLAN" not in run.output.split("\n")[0]
+
+
+@triggers("EXACTNESS_NOT_MET")
+def test_a_plan_that_is_not_exact_enough() -> None:
+    run = recast("plan", "--model_name=mistral-7b-v0.1", "--to=maxtext", "--dtype=float16", "--require_exact")
+    assert len(run.failures) == 12
+    refused(run, *(Fault("EXACTNESS_NOT_MET", "bfloat16 stored as") for _ in run.failures))
+
+
+@triggers("MEMORY_PLAN")
+def test_a_budget_that_no_unit_of_a_large_model_fits() -> None:
+    run = recast("plan", "--model_name=llama3.1-405b", "--to=maxtext", "--memory_budget=16kB")
+    refused(run, Fault("MEMORY_PLAN", "16000 bytes"))
+    assert run.code == 4
+    (advised,) = [word for word in run.failures[0].suggestion.split() if word.startswith("--memory_budget=")]
+    completed(recast("plan", "--model_name=llama3.1-405b", "--to=maxtext", advised))
+
+
+@triggers("INVALID_FLAG", "INPUT_OUTPUT")
+def test_a_plan_that_cannot_be_kept(hf: Path, destination: Path, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        lost = hf_to_maxtext(hf, destination, f"--plan_file={tmp_path / 'plan.json'}")
+        barred = recast("plan", hf, "--to=maxtext", f"--plan_file={hf / 'config.json' / 'plan.json'}")
+        folder = recast("plan", hf, "--to=maxtext", f"--plan_file={tmp_path}")
+    refused(lost, Fault("INVALID_FLAG", "--plan_file", "--plan_only"))
+    refused(barred, Fault("INPUT_OUTPUT", str(hf / "config.json")))
+    refused(folder, Fault("INPUT_OUTPUT", str(tmp_path), "Is a directory"))
+    assert barred.steps["write_plan"] == folder.steps["write_plan"] == "Failed"
