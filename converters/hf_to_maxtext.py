@@ -63,6 +63,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         target_options={
             "scan": "true" if values.scan_layers else "false",
             "version": values.maxtext_layout,
+            **conversion_flags.multimodal_options(values),
         },
         exactness=exactness,
         residue=values.residue or ("drop" if exactness == "as_requested" else "keep"),

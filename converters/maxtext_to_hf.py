@@ -38,6 +38,14 @@ def define(values: flags.FlagValues) -> None:
         "it, else the config's.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "hf_layout",
+        None,
+        ("hub", "transformers5"),
+        "Names of the written tensors, for families where published files and transformers 5 differ, as in experts one "
+        "by one or packed. Default: those of the original checkpoint, where Recast recorded it, else the hub's.",
+        flag_values=values,
+    )
     flags.DEFINE_string("max_shard_size", "5GB", "Largest safetensors file.", flag_values=values)
     flags.DEFINE_string(
         "hf_config_path",
@@ -53,9 +61,10 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
     required = {"load_parameters_path": "INVALID_FLAG", "base_output_directory": "INVALID_FLAG"}
     size = sizes.problem(values.max_shard_size, "max_shard_size")
     conversion_flags.require(values, required, size)
-    options = {"version": values.maxtext_layout}
+    options = {"version": values.maxtext_layout, **conversion_flags.multimodal_options(values)}
     if values.scan_layers is not None:
         options["scan"] = "true" if values.scan_layers else "false"
+    spelling = {"hf_layout": values.hf_layout} if values.hf_layout else {}
     config = values.hf_config_path
     return ConversionRequest(
         source=Path(values.load_parameters_path),
@@ -63,6 +72,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         target_format="hf",
         dtype=values.weight_dtype,
         source_options=options,
+        target_options=spelling,
         max_shard_bytes=sizes.parse(values.max_shard_size, "max_shard_size"),
         config_path=Path(config) if config else None,
         **conversion_flags.common_request(values),

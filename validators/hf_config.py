@@ -270,11 +270,20 @@ def _check_refused(config: Mapping[str, Any]) -> list[Diagnostic]:
     if config.get("mlp_bias") is True:
         reason = "mlp_bias is true; no format that Recast writes has a place for biases in the MLP."
         found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject="mlp_bias"))
-    rotated = config.get("partial_rotary_factor", rope_view(config).parameters.get("partial_rotary_factor"))
-    if rotated not in (None, 1):
+    rotated = _rotated_part(config)
+    if rotated not in (None, 1, *_known_rotated_parts(catalog.family_of(config) or "")):
         reason = f"partial_rotary_factor is {_shown(rotated)}; only embeddings that rotate whole heads are converted."
         found.append(Diagnostic("CONFIG_FIELD_INVALID", reason, subject="partial_rotary_factor"))
     return found
+
+
+def _rotated_part(config: Mapping[str, Any]) -> Any:
+    return config.get("partial_rotary_factor", rope_view(config).parameters.get("partial_rotary_factor"))
+
+
+def _known_rotated_parts(family: str) -> list[Any]:
+    """Published values: a part of a head that is rotated moves no element, but only what is known is let through."""
+    return [_rotated_part(manifest.config) for manifest in catalog.manifests() if manifest.family == family]
 
 
 def _has_rope_by_kind(family: str) -> bool:

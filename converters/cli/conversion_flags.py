@@ -34,8 +34,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("base_output_directory", None, "Directory for the output.", flag_values=values)
     flags.DEFINE_bool(
         "use_multimodal",
-        False,
-        "Whether the vision part is converted too. Families without one take false only.",
+        None,
+        "Whether the vision part is converted too. Default: yes where the model has one; others take false only.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -162,15 +162,14 @@ def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Dia
         found.extend(preflight.remote_path(path, f"--{name}"))
         if path.encode("utf-8", "replace").decode("utf-8") != path:
             found.append(Diagnostic("INVALID_FLAG", f"--{name} is a path that is not UTF-8.", subject=f"--{name}"))
-    if values.use_multimodal and "model_name" in values:
-        found.append(
-            Diagnostic(
-                "INVALID_FLAG",
-                "--use_multimodal is set, but no family that Recast converts so far has a vision part.",
-                subject="--use_multimodal",
-            )
-        )
     raise_all(found)
+
+
+def multimodal_options(values: flags.FlagValues) -> Mapping[str, str]:
+    """The option of a MaxText layout that --use_multimodal gives."""
+    if values.use_multimodal is None:
+        return {}
+    return {"use_multimodal": "true" if values.use_multimodal else "false"}
 
 
 def common_request(values: flags.FlagValues) -> Mapping[str, Any]:

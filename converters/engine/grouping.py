@@ -64,11 +64,15 @@ def _chunks(unit: Unit, chunk_of: Mapping[str, tuple[int, ...] | None]) -> Itera
 
 def _parts(units: Sequence[Unit], budget: int) -> Iterator[list[Unit]]:
     part: list[Unit] = []
+    gathered = on_its_way = 0
     for unit in units:
-        if part and Group((*part, unit)).bytes > budget:
+        own = unit.array.gathered_bytes
+        rest = unit.array.unit_bytes - own
+        if part and gathered + own + max(on_its_way, rest) > budget:
             yield part
-            part = []
+            part, gathered, on_its_way = [], 0, 0
         part.append(unit)
+        gathered, on_its_way = gathered + own, max(on_its_way, rest)
     yield part
 
 

@@ -63,14 +63,15 @@ def choose(
         source_ops: operations to undo; empty when they cancel with the target's.
         target_ops: operations to apply.
         recorded: dtype of the values before the source's operations, from the record of the conversion; or empty.
-        keep_dtype: whether the tensor keeps the source's dtype whatever the run asks for.
+        keep_dtype: whether the tensor keeps the source's dtype, unless the run asks for what the format's tool does.
         peer_dtype: dtype that the format's own tool writes, or empty for the run's.
         precision: what the run asks for.
     """
-    asked = source_dtype if keep_dtype else precision.of(target, source_dtype)
+    asked = source_dtype if keep_dtype and not precision.as_requested else precision.of(target, source_dtype)
     if source_ops:
         return _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded)
     if not target_ops:
+        asked = peer_dtype if peer_dtype and precision.as_requested else asked
         exactness = "EXACT" if values.widens(source_dtype, asked) else "ROUNDING"
         return ValuePath(source_dtype, asked, asked, exactness=exactness)
     if precision.as_requested:

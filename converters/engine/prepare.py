@@ -125,8 +125,18 @@ def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Nam
     _refuse_undecided(undecided)
     given = {**subject.target_options, **named.options, **request.target_options}
     target = binding.layout_for(family, named.family, request.target_format, given)
+    _check_multimodal(request, source, target)
     masked = train_state.masked(source, header, opened.leaves)
     return Sides(family, source, target, binding.compose(source, target, header, masked), unmapped)
+
+
+def _check_multimodal(request: ConversionRequest, source: Layout, target: Layout) -> None:
+    """Refuses to convert a vision part that the family does not have."""
+    name = "use_multimodal"
+    asked = {**request.source_options, **request.target_options}.get(name)
+    if asked == "true" and name not in {**source.options, **target.options}:
+        reason = "--use_multimodal is set, but this family has no vision part."
+        raise RecastError.of("INVALID_FLAG", reason, subject=f"--{name}")
 
 
 def _refuse_undecided(options: Mapping[str, tuple[object, ...]]) -> None:

@@ -59,8 +59,9 @@ class Resumed:
 
 def plan_digest(plan: Plan) -> str:
     """What two plans share whose units may be mixed in one output: arrays, grids, how values travel, the version."""
+    paths = {array.path: dataclasses.asdict(array.path) for array in plan.arrays.values()}
     said = [
-        [name, array.info.dtype, array.info.shape, array.chunk, dataclasses.asdict(array.path)]
+        [name, array.info.dtype, array.info.shape, array.chunk, paths[array.path]]
         for name, array in plan.arrays.items()
     ]
     hasher = hashlib.sha256(json.dumps([version.VERSION, said], default=_plain).encode())

@@ -82,6 +82,15 @@ def test_stacked_layers_are_inserted_at_the_stack_axis(axis: str, shape: tuple[i
     assert layout.arrays["q"].stack_axes == (at,)
 
 
+def test_a_place_may_have_a_stack_axis_of_its_own() -> None:
+    at = 'at { stack: "l" stack_axis: "2" }'
+    layout = bind(EMBED + f'stack_axis: "1" scope {{ {at} {QKV} }}')
+    assert layout.arrays["q"].shape == (48, 5, 3)
+    assert layout.arrays["q"].stack_axes == (2,)
+    (issue,) = rejected(EMBED + 'scope {\nat { stack: "l" stack_axis: "-1" }\n' + QKV.split("\n")[0] + "}")[:1]
+    assert "stack_axis is -1" in issue
+
+
 def test_a_map_splits_layers_into_digits() -> None:
     at = 'at { name: "l{j}." map: "l = 2*b + j" over: "b: 2, j: 2" stack: "b" }'
     layout = bind(EMBED + f'stack_axis: "1" scope {{ {at} {QKV} }}', {"layers": 4})

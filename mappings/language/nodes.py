@@ -134,6 +134,7 @@ class At(Node):
     map: str = ""
     over: str = ""
     stack: str = ""
+    stack_axis: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

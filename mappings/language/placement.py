@@ -114,10 +114,13 @@ class Placer:
     def _geometry(self, rule: Rule, site: Site, axes: Axes) -> _Geometry:
         plain = [math.prod([self._factor_size(factor, site, rule) for factor in axis]) for axis in axes.axes]
         at = 0
-        if self._node.stack_axis and site.stack:
-            at = self._symbols.integer(self._node.stack_axis, self._node.location)
+        text, location = self._node.stack_axis, self._node.location
+        if site.node.stack_axis:
+            text, location = site.node.stack_axis, site.node.location
+        if text and site.stack:
+            at = self._symbols.integer(text, location)
         if at < 0:
-            raise MappingErrors.of(self._node.location, f"stack_axis is {at}", "size")
+            raise MappingErrors.of(location, f"stack_axis is {at}", "size")
         at = min(at, len(plain))
         stacked = {digit: at + i for i, digit in enumerate(site.stack)}
         sizes = [self._size(digit, site, rule) for digit in site.stack]

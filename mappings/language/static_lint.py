@@ -101,6 +101,7 @@ def layout_texts(node: LayoutNode) -> Iterator[Text]:
             yield from _some("map", at.location, at.map)
             yield from _some("over", at.location, at.over)
             yield from _some("atoms", at.location, at.stack)
+            yield from _some("expression", at.location, at.stack_axis)
     for rule in rules_of(node):
         yield from _rule_texts(rule)
     for absent in node.absent:

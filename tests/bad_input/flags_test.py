@@ -78,7 +78,6 @@ def test_faults_of_different_kinds_are_listed_together() -> None:
         "checkpoint_storage_use_zarr3=0",
         "checkpoint_storage_use_ocdbt=0",
         "compression=zstd:23",
-        "use_multimodal=true",
         "memory_budget=lots",
     )
     refused(
@@ -86,9 +85,18 @@ def test_faults_of_different_kinds_are_listed_together() -> None:
         Fault("HF_MODEL_PATH_REQUIRED"),
         Fault("REMOTE_NOT_SUPPORTED", "--base_output_directory", "gs://"),
         Fault("INVALID_FLAG", "--compression=zstd:23"),
-        Fault("INVALID_FLAG", "--use_multimodal"),
         Fault("INVALID_FLAG", "--memory_budget=lots"),
     )
+
+
+@triggers("INVALID_FLAG")
+def test_a_vision_part_that_the_family_does_not_have(hf: Path, maxtext: Path, destination: Path) -> None:
+    for run in (
+        hf_to_maxtext(hf, destination, "--use_multimodal"),
+        maxtext_to_hf(maxtext, destination, "--use_multimodal=true"),
+    ):
+        refused(run, Fault("INVALID_FLAG", "--use_multimodal"))
+        assert not destination.exists()
 
 
 @pytest.mark.parametrize("size", ["", "0", "-1", "1XB", "five", "1e999", "nan"])

@@ -60,3 +60,8 @@ def test_a_folder_is_removed_with_all_that_is_in_it_and_may_be_gone_already(sour
     copying.remove(source)
     assert not source.exists()
     copying.remove(source)
+
+
+def test_warming_leaves_nothing(tmp_path: Path) -> None:
+    copying.warm_memory(tmp_path, 9 << 20)
+    assert list(tmp_path.iterdir()) == []

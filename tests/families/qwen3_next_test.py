@@ -1,0 +1,163 @@
+"""Qwen3-Next: proven as every family is, with both of MaxText's ways to stack it, packed experts and the MTP layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mappings.language.errors import MappingErrors
+from tests import checkpoints
+from tests.end_to_end.running import restored
+from tests.families import harness
+from tests.families.harness import Family, FamilyTests
+from tests.families.packed_experts import PackedExpertsTests
+from tests.oracles import qwen3_next as oracle
+from tests.oracles.arrays import Array, Variant, dtype_of
+
+
+class TestQwen3Next(PackedExpertsTests, FamilyTests):
+    family = Family(
+        folder="qwen3_next",
+        configs={
+            "untied": {
+                "model_type": "qwen3_next",
+                "vocab_size": 56,
+                "hidden_size": 40,
+                "intermediate_size": 100,
+                "num_hidden_layers": 8,
+                "full_attention_interval": 4,
+                "num_attention_heads": 14,
+                "num_key_value_heads": 7,
+                "head_dim": 16,
+                "linear_num_key_heads": 4,
+                "linear_key_head_dim": 6,
+                "linear_num_value_heads": 12,
+                "linear_value_head_dim": 11,
+                "linear_conv_kernel_dim": 4,
+                "num_experts": 5,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 24,
+                "shared_expert_intermediate_size": 16,
+                "tie_word_embeddings": False,
+            },
+            "tied": {
+                "model_type": "qwen3_next",
+                "vocab_size": 72,
+                "hidden_size": 48,
+                "intermediate_size": 100,
+                "num_hidden_layers": 6,
+                "full_attention_interval": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "linear_num_key_heads": 2,
+                "linear_key_head_dim": 10,
+                "linear_num_value_heads": 4,
+                "linear_value_head_dim": 14,
+                "linear_conv_kernel_dim": 5,
+                "num_experts": 4,
+                "num_experts_per_tok": 1,
+                "moe_intermediate_size": 32,
+                "shared_expert_intermediate_size": 24,
+                "tie_word_embeddings": True,
+            },
+        },
+        oracle=oracle.to_maxtext,
+        state_options={"hf_layout": "transformers5"},
+        targets={"": {}, "0.2.4": {"version": "0.2.4"}},
+        published={"qwen3-next-80b-a3b": 79_674_391_296},
+    )
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if metafunc.function.__name__ == "test_the_smallest_published_model_is_planned_in_every_direction":
+            # 74,000 arrays take seconds to plan: the older stacking is planned from Hugging Face alone.
+            metafunc.parametrize("target", [{}], ids=["-"])
+        else:
+            super().pytest_generate_tests(metafunc)
+
+
+CONFIG = TestQwen3Next.family.configs["untied"]
+
+
+class TestMtp:
+    """The layer that published files have behind the last one, and transformers' class has not."""
+
+    def test_files_with_it_convert_and_all_other_tensors_come_back(self, tmp_path: Path) -> None:
+        saved = harness.save(TestQwen3Next.family, "untied", tmp_path / "hf")
+        extra = _mtp(saved.config)
+        save_file(dict(extra), saved.directory / "mtp.safetensors", {"format": "pt"})
+        index_file = saved.directory / "model.safetensors.index.json"
+        index = json.loads(index_file.read_text(encoding="utf-8"))
+        index["weight_map"] |= dict.fromkeys(extra, "mtp.safetensors")
+        index_file.write_text(json.dumps(index), encoding="utf-8")
+        harness.to_maxtext(saved.directory, tmp_path / "mt", Variant())
+        expected = oracle.to_maxtext(saved.tensors, saved.config, Variant())
+        assert checkpoints.differing(restored(tmp_path / "mt"), expected) == []
+        harness.to_hf(tmp_path / "mt", tmp_path / "back")
+        back = checkpoints.read_safetensors(tmp_path / "back")
+        assert checkpoints.differing({name: back[name] for name in saved.tensors}, saved.tensors) == []
+        assert back.keys() - saved.tensors.keys() <= extra.keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("decoder_sparse_step", 2),
+        ("mlp_only_layers", [1]),
+        ("attention_bias", True),
+        ("linear_num_value_heads", 10),
+        ("full_attention_interval", 1),
+        ("layer_types", ["linear_attention", "full_attention"]),
+    ],
+)
+def test_a_variant_that_maxtext_has_not_is_refused_with_its_field(field: str, value: object) -> None:
+    with pytest.raises(MappingErrors, match=field):
+        harness.layout_of("qwen3_next", "hf", {**CONFIG, field: value})
+
+
+def test_layers_of_other_kinds_than_the_cycle_says_have_no_place_in_maxtext() -> None:
+    kinds = ["linear_attention", "linear_attention", "linear_attention", "full_attention"] * 2
+    config = {name: value for name, value in CONFIG.items() if name != "full_attention_interval"}
+    harness.layout_of("qwen3_next", "maxtext", {**config, "layer_types": kinds})
+    kinds[4], kinds[7] = kinds[7], kinds[4]
+    harness.layout_of("qwen3_next", "hf", {**config, "layer_types": kinds})
+    with pytest.raises(MappingErrors, match="is filled with"):
+        harness.layout_of("qwen3_next", "maxtext", {**config, "layer_types": kinds})
+
+
+def _mtp(config: harness.Config) -> dict[str, Array]:
+    embed, experts, mlp = config["hidden_size"], config["num_experts"], config["moe_intermediate_size"]
+    head, queries = config["head_dim"], config["num_attention_heads"] * config["head_dim"]
+    keys, shared = config["num_key_value_heads"] * head, config["shared_expert_intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "fc": (embed, 2 * embed),
+        "norm": (embed,),
+        "pre_fc_norm_embedding": (embed,),
+        "pre_fc_norm_hidden": (embed,),
+        "layers.0.input_layernorm": (embed,),
+        "layers.0.post_attention_layernorm": (embed,),
+        "layers.0.self_attn.q_proj": (2 * queries, embed),
+        "layers.0.self_attn.k_proj": (keys, embed),
+        "layers.0.self_attn.v_proj": (keys, embed),
+        "layers.0.self_attn.o_proj": (embed, queries),
+        "layers.0.self_attn.q_norm": (head,),
+        "layers.0.self_attn.k_norm": (head,),
+        "layers.0.mlp.gate": (experts, embed),
+        "layers.0.mlp.shared_expert.gate_proj": (shared, embed),
+        "layers.0.mlp.shared_expert.up_proj": (shared, embed),
+        "layers.0.mlp.shared_expert.down_proj": (embed, shared),
+        "layers.0.mlp.shared_expert_gate": (1, embed),
+    }
+    for expert in range(experts):
+        prefix = f"layers.0.mlp.experts.{expert}."
+        shapes |= {prefix + "gate_proj": (mlp, embed), prefix + "up_proj": (mlp, embed)}
+        shapes[prefix + "down_proj"] = (embed, mlp)
+    generator = np.random.default_rng(7)
+    return {
+        f"mtp.{name}.weight": generator.standard_normal(shape).astype(dtype_of("bfloat16"))
+        for name, shape in shapes.items()
+    }
