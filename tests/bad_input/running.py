@@ -16,6 +16,10 @@ from pathlib import Path
 from container import entrypoint
 
 _STEP = re.compile(r"\[(\d+)\] STEP: (\S+) - (Succeeded|Failed)")
+_PROGRESS = re.compile(
+    r"[a-z]+: [\d.]+ of [\d.]+ [kMGT]B \(\d+ %\), [\d.]+ [kMGT]B/s, "
+    r"(?:[\d hmins]+|unknown time) left, [\d.]+ [kMGT]B held"
+)
 _STATUS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dUTC - recast_lib - (INFO|ERROR) - (.+)")
 _FIELDS = {
     "Id: RecastErrorId.": "id",
@@ -106,7 +110,8 @@ class Run:
         outside = [line for line in lines if not line.startswith("    ")]
         traced = ("Traceback (most recent call last)", 'File "')
         assert not any(line.lstrip().startswith(traced) for line in outside), self.output
-        assert self.errors == "", self.errors
+        # A run of more than five seconds, as any may be on a busy machine, also shows how far it is.
+        assert [line for line in self.errors.splitlines() if not _PROGRESS.fullmatch(line)] == [], self.errors
 
 
 def recast(*arguments: object) -> Run:
