@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+
+# Searches for cycles through the objects of torch and transformers would take a third of the time of all tests.
+gc.set_threshold(20_000, 50)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

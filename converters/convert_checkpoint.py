@@ -66,7 +66,7 @@ _PAIRS: Mapping[tuple[str, str], Pair] = {
         maxtext_to_hf.PROGRAM,
         "load_parameters_path",
         "weight_dtype",
-        frozenset(("scan_layers", "maxtext_layout", "hf_config_path")),
+        frozenset(("scan_layers", "maxtext_layout", "hf_config_path", "requantize")),
     ),
 }
 

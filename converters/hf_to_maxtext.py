@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
-from converters.cli import conversion_flags
+from converters.cli import conversion_flags, hub_source
 from converters.cli.program import Program, main
 from converters.engine.request import ConversionRequest
 from reporting.report import Report
@@ -20,7 +19,11 @@ def define(values: flags.FlagValues) -> None:
     conversion_flags.define(values)
     conversion_flags.define_storage(values)
     flags.DEFINE_string(
-        "hf_model_path", None, "Directory with config.json and the safetensors files.", flag_values=values
+        "hf_model_path",
+        None,
+        "Directory with config.json and the safetensors files. Default: the checkpoint of --model_name, or the one of "
+        "this hub id, in the local cache of the Hugging Face Hub.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "scan_layers",
@@ -41,8 +44,16 @@ def define(values: flags.FlagValues) -> None:
         "residue",
         None,
         conversion_flags.RESIDUE,
-        "Single elements that the stored values do not give back: keep them in a file beside the checkpoint, drop "
-        "them, or refuse the run. Default: keep with --exactness=invertible, drop with as_requested.",
+        "What the checkpoint cannot give back (single elements that rounding loses, tensors that MaxText has no place "
+        "for): keep it beside the checkpoint, drop it, or refuse the run. Default: keep with --exactness=invertible, "
+        "drop with as_requested.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "enable_mtp",
+        False,
+        "Give the layers that predict further tokens a place in MaxText's tree (mtp_num_layers), where the family has "
+        "one. Otherwise they are kept beside the checkpoint, for the way back.",
         flag_values=values,
     )
     flags.DEFINE_alias("base_model_path", "hf_model_path", flag_values=values)
@@ -52,11 +63,11 @@ def define(values: flags.FlagValues) -> None:
 
 def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
     """What the flags ask for."""
-    required = {"hf_model_path": "HF_MODEL_PATH_REQUIRED", "base_output_directory": "INVALID_FLAG"}
-    conversion_flags.require(values, required)
+    source, missing = hub_source.of(values.hf_model_path or "", values.model_name)
+    conversion_flags.require(values, {"base_output_directory": "INVALID_FLAG"}, missing)
     exactness = values.exactness
     return ConversionRequest(
-        source=Path(values.hf_model_path),
+        source=source,
         source_format="hf",
         target_format="maxtext",
         dtype=values.save_dtype,
@@ -64,6 +75,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
             "scan": "true" if values.scan_layers else "false",
             "version": values.maxtext_layout,
             **conversion_flags.multimodal_options(values),
+            **({"mtp": "true"} if values.enable_mtp else {}),
         },
         exactness=exactness,
         residue=values.residue or ("drop" if exactness == "as_requested" else "keep"),

@@ -58,12 +58,21 @@ def _lines(said: Mapping[str, Any], everything: bool) -> Iterator[str]:
     if made is not None:
         options = "".join(f", {name}={value}" for name, value in sorted(made["options"].items()) if value != "")
         yield f"made by Recast from {made['from']}: {made['family']}{options}" + ("" if made["done"] else "; not DONE")
+    if said["kept"]:
+        size = sizes.show(sum(each["bytes"] for each in said["kept"]))
+        yield f"kept beside it, for the way back: {len(said['kept'])} arrays, {size}; --all lists them"
+    yield from said["quantized"]
     yield from said["remarks"]
     yield ""
     listed = tensors if everything else tensors[:_FEW]
     yield tables.render(["name", "dtype", "shape", "size", *_heads(said)], [_row(tensor, said) for tensor in listed])
     if len(listed) < len(tensors):
         yield f"... {len(tensors) - len(listed)} more; --all lists them"
+    if everything and said["kept"]:
+        rows = [
+            [kept["name"], kept["dtype"], _shape(kept["shape"]), sizes.show(kept["bytes"])] for kept in said["kept"]
+        ]
+        yield tables.render(["kept", "dtype", "shape", "size"], rows)
 
 
 def _maxtext(said: Mapping[str, Any]) -> Iterator[str]:

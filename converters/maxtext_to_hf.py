@@ -46,6 +46,14 @@ def define(values: flags.FlagValues) -> None:
         "by one or packed. Default: those of the original checkpoint, where Recast recorded it, else the hub's.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "requantize",
+        None,
+        ("source",),
+        "source: store again as float8 codes and scales what the original checkpoint stored so, in blocks of the same "
+        "size. All else gets the dtype that it had, unless --weight_dtype is given. The report states the error.",
+        flag_values=values,
+    )
     flags.DEFINE_string("max_shard_size", "5GB", "Largest safetensors file.", flag_values=values)
     flags.DEFINE_string(
         "hf_config_path",
@@ -70,7 +78,8 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         source=Path(values.load_parameters_path),
         source_format="maxtext",
         target_format="hf",
-        dtype=values.weight_dtype,
+        dtype=values.weight_dtype if values["weight_dtype"].present or not values.requantize else "auto",
+        requantize=values.requantize or "",
         source_options=options,
         target_options=spelling,
         max_shard_bytes=sizes.parse(values.max_shard_size, "max_shard_size"),

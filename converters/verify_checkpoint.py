@@ -143,10 +143,12 @@ def _verify_pair(request: Request, report: Report) -> None:
 
 
 def _bind(request: Request, first: Checkpoint, second: Checkpoint, report: Report) -> Verification:
-    from converters.engine import binding, full_verification, pairing, processors
+    from converters.engine import binding, full_verification, kept, pairing, processors
 
-    with report.step("validate_config"):
+    with report.step("validate_config") as step:
         subject = pairing.subject_of(first, second, request.question)
+        first, second = pairing.plain(first, second)
+        step.lines.extend((*first.opened.decoded, *second.opened.decoded))
     with report.step("bind") as step:
         source, target = pairing.layouts_of(subject, first, second, request.question)
         binding.check_header(source, first.opened.source.tensors)
@@ -156,6 +158,7 @@ def _bind(request: Request, first: Checkpoint, second: Checkpoint, report: Repor
         name = subject.naming.model_name or "(any)"
         step.lines.append(f"family {subject.naming.family}, model {name} ({subject.naming.reason})")
         step.lines.extend(f"{key}: {value}" for key, value in sorted(report.options.items()))
+        step.lines.extend(kept.lines(source, target, first.opened.source.tensors))
     with report.step("headers") as step:
         threads = processors.workers()
         verification = full_verification.prepare(first, second, sides, threads, request.budget)

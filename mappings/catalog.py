@@ -14,14 +14,14 @@ from typing import Any
 from google.protobuf import text_format
 
 from mappings import strict_json
-from mappings.language import loader, positions
+from mappings.language import loader, positions, static_lint
 from mappings.language.errors import Issues, MappingErrors
 from recast_proto import model_manifest_pb2
 
 _FOLDER = "manifests"
 _REQUIRED = ("name", "family", "hub_id", "config_json", "config_origin")
-# What stands before the size: llama3.1-8b, mistral-7b-v0.3, mixtral-8x7b.
-_SIZED_NAME = re.compile(r"(?P<layout>[a-z0-9.]+(?:-[a-z]+)*?)-\d+(?:\.\d+)?(?:x\d+)?[bmt](?:-.+)?")
+# What stands before the size: llama3.1-8b, mistral-7b-v0.3, mixtral-8x7b, kimi-k2-1t.
+_SIZED_NAME = re.compile(r"(?P<layout>[a-z0-9.]+(?:-[a-z]+\d*)*?)-\d+(?:\.\d+)?(?:x\d+)?[bmt](?:-.+)?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +81,36 @@ def find(name: str, root: Path | None = None) -> Manifest | None:
     return _by_name(root or loader.mappings_root()).get(name.lower())
 
 
+def hub_ids_of(name: str, root: Path | None = None) -> tuple[str, ...]:
+    """The checkpoints on the Hugging Face Hub that a name may stand for.
+
+    A manifest's own name stands for its `hub_id`. An alias stands for the one of its hub ids that is spelled like it:
+    the instruct model of a base model has a checkpoint of its own, and to take another one would go unseen.
+
+    Returns:
+        One; several where an alias leaves it open; none for a name that is unknown.
+    """
+    manifest = find(name, root)
+    if manifest is None:
+        return ()
+    known = tuple(hub_id for hub_id in manifest.names if "/" in hub_id)
+    letters = _letters(name)
+    if "/" in name:
+        return tuple(hub_id for hub_id in known if hub_id.lower() == name.lower())
+    if letters == _letters(manifest.name):
+        return (manifest.hub_id,)
+    for fits in (str.__eq__, lambda hub, alias: hub.removesuffix("hf") == alias, str.startswith, str.endswith):
+        fitting = tuple(hub_id for hub_id in known if fits(_letters(hub_id), letters))
+        if len(fitting) == 1:
+            return fitting
+    return known
+
+
+def _letters(name: str) -> str:
+    """What is left of a name without its organisation and punctuation."""
+    return re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2])
+
+
 def layout_names(root: Path | None = None) -> Mapping[str, tuple[str, ...]]:
     """Names that choose a variant and leave the sizes to config.json, with the families of each.
 
@@ -120,10 +150,31 @@ def known_model_types(root: Path | None = None) -> Mapping[str, str]:
 
 
 def known_architectures(root: Path | None = None) -> Mapping[str, str]:
-    """The family of each architecture that the published configs name."""
-    return MappingProxyType(
-        {name: manifest.family for manifest in manifests(root) for name in manifest.config.get("architectures", ())}
-    )
+    """The family of each architecture that the published configs name; of several, the one that is no alias."""
+    found: dict[str, str] = {}
+    for manifest in manifests(root):
+        own = loader.load_family(manifest.family, root).folder == manifest.family
+        for name in manifest.config.get("architectures", ()):
+            found[name] = manifest.family if own else found.get(name, manifest.family)
+    return MappingProxyType(found)
+
+
+def architectures_of(family: str, root: Path | None = None) -> tuple[str, ...]:
+    """The architectures that the published configs of a family name."""
+    named = (name for m in manifests(root) if m.family == family for name in m.config.get("architectures", ()))
+    return tuple(dict.fromkeys(named))
+
+
+def texts_in_mapping(family: str, field: str, root: Path | None = None) -> frozenset[str]:
+    """The texts with which a family's mapping compares a field of config.json; none if it does not look at it."""
+    return _texts_in_mapping(root or loader.mappings_root(), family, field)
+
+
+@functools.lru_cache(maxsize=256)
+def _texts_in_mapping(root: Path, family: str, field: str) -> frozenset[str]:
+    expressions = [text.text for text in static_lint.family_texts(loader.load_family(family, root).node)]
+    asked = re.compile(rf"\b{re.escape(field)}\b")
+    return frozenset(text for found in expressions if asked.search(found) for text in re.findall("'([^']*)'", found))
 
 
 @functools.lru_cache(maxsize=8)

@@ -56,13 +56,14 @@ MEANINGS: Mapping[str, str] = {
     "TIE_DOES_NOT_HOLD": "Two tensors that the config says are one differ.",
     "TENSOR_NOT_FINITE": "A tensor holds NaN or infinite values.",
     "TENSOR_ALL_ZERO": "A tensor holds nothing but zeros.",
-    "RESIDUE_REFUSED": "Elements would not come back bit for bit, and `--residue=refuse` was given.",
+    "RESIDUE_REFUSED": "Elements or tensors would not come back, and `--residue=refuse` was given.",
     "RESIDUE_STALE": "Weights changed since the residue was recorded.",
     "RESIDUE_INVALID": "The `recast/` folder of the source is damaged, or does not belong to it.",
     "REQUIREMENT_NOT_MET": "Fields of config.json contradict each other.",
     "TENSOR_NOT_ZERO": "The target has no place for a tensor, which must therefore be zero and is not.",
     "COPIES_DIFFER": "Copies of one tensor, which must be equal, are not.",
     "COPIES_DIFFER_FIRST_TAKEN": "Copies of one tensor differ, where the original tools do not look either.",
+    "SCALE_INVALID": "A scale of a quantised array is zero, NaN or infinite.",
     "OUT_OF_MEMORY": "An allocation failed during the run.",
     "MEMORY_PLAN": "The plan needs more memory than the budget or the machine has, found before the first byte.",
     "TERMINATED": "The run was stopped by SIGTERM or Ctrl-C.",
@@ -81,7 +82,8 @@ MEANINGS: Mapping[str, str] = {
     "CANNOT_STACK": "Layers that were to be stacked differ in shape or type; the message names them.",
     "WORKER_KILLED": "A signal ended the process that did the work, and nothing says that it was for memory.",
     "PREVIOUS_RUN_KILLED": "An earlier run of this destination ended without a report.",
-    "UNFINISHED_RUN": "The destination holds the unfinished run of another request, source or plan.",
+    "UNFINISHED_RUN": "An unfinished run of another request, source or plan is there, or one with damaged files.",
+    "FAMILY_INCOMPLETE": "A step of the checklist of a model family, which `check-family` runs, is not fulfilled.",
 }
 """What each id means, in a sentence."""
 

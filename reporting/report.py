@@ -11,6 +11,9 @@ from recast_proto import error_pb2, report_pb2
 from reporting import version
 from reporting.diagnostics import Diagnostic, RecastError, exit_code_of, stack_of
 
+PREFIX = "Recast"
+"""Of the names in a report: `RecastErrorId`, `RecastErrorOwner`, the logger `recast_lib`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorOutcome:
@@ -35,6 +38,22 @@ class NoteLine:
 
     kind: str
     tensor: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One line of a table that holds two checkpoints against each other.
+
+    Attributes:
+        outcome: accepted, refused, warning or not applicable.
+        target: what the target states, and `draft` what the draft does; may be empty.
+    """
+
+    check: str
+    outcome: str
+    target: str
+    draft: str
     reason: str
 
 
@@ -66,6 +85,9 @@ class Report:
         command: the subcommand and its arguments, as given.
         steps: the steps so far, in order.
         on_change: called when a step has begun or ended; may be None.
+        prefix: of the names of error ids and owners, and of the logger, in the text form.
+        parts: steps that are shown as parts of another one, by their own names; parts that follow each other are one.
+        quiet: steps whose lines the next step shows, as far as they succeed.
     """
 
     def __init__(self, command: str):
@@ -78,9 +100,13 @@ class Report:
         self.options: dict[str, str] = {}
         self.tensors: list[TensorOutcome] = []
         self.notes: list[NoteLine] = []
+        self.comparisons: list[Comparison] = []
         self.figures: dict[str, float] = {}
         self.finished = ""
         self.on_change: Callable[[], None] | None = None
+        self.prefix = PREFIX
+        self.parts: Mapping[str, str] = {}
+        self.quiet: frozenset[str] = frozenset()
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
@@ -90,8 +116,8 @@ class Report:
             StepFailed: after recording, for any RecastError, OSError, MemoryError, SIGTERM or unexpected exception.
         """
         start = time.monotonic()
-        record = StepRecord(name, began=start)
-        self.steps.append(record)
+        record = self._begun(self.parts.get(name, name))
+        before, record.began = record.seconds, start
         self._changed()
         try:
             yield record
@@ -101,7 +127,7 @@ class Report:
             record.diagnostics.extend(diagnostics_of(error))
             raise StepFailed(name) from error
         finally:
-            record.seconds, record.began = time.monotonic() - start, None
+            record.seconds, record.began = before + time.monotonic() - start, None
             self._changed()
 
     @property
@@ -121,6 +147,17 @@ class Report:
     def finish(self, now: float | None = None) -> None:
         """Stamps the end of the run; `now` is seconds since the epoch."""
         self.finished = time.strftime("%Y-%m-%dT%H:%M:%SUTC", time.gmtime(now))
+
+    def _begun(self, name: str) -> StepRecord:
+        """The record of a step that begins: a new one, or that of the parts before it."""
+        last = self.steps[-1] if self.steps else None
+        if last is not None and last.name == name and name in self.parts.values():
+            return last
+        record = StepRecord(name)
+        if last is not None and last.name in self.quiet:
+            record.lines, last.lines = last.lines, []
+        self.steps.append(record)
+        return record
 
     def _changed(self) -> None:
         if self.on_change is not None:
@@ -155,6 +192,8 @@ class Report:
             )
         for note in self.notes:
             message.note.append(report_pb2.Note(kind=note.kind, tensor=note.tensor, reason=note.reason))
+        for comparison in self.comparisons:
+            message.comparison.append(report_pb2.Comparison(**dataclasses.asdict(comparison)))
         _set_figures(message.figures, self.figures)
         return message
 

@@ -14,22 +14,22 @@ SUCCESS = "The process is completed without any errors."
 FAILURE = "One or more failures have occurred. Do not deploy"
 
 
-def render(report: Report, *, prefix: str = "Recast", logger: str = "recast_lib") -> str:
-    """The whole report; `prefix` names the enums (`RecastErrorId`), `logger` the source of the status line."""
+def render(report: Report) -> str:
+    """The whole report."""
     lines = [f"FINAL REPORT FOR: `{_one_line(report.command)}`", _STARS, ""]
     for number, step in enumerate(report.steps, start=1):
-        lines.extend(_step(number, step, prefix))
+        lines.extend(_step(number, step, report.prefix))
     if report.failed:
         lines.append("")
     lines.append(_STARS)
-    lines.append(status_line(report, logger))
+    lines.append(status_line(report))
     return "\n".join(lines) + "\n"
 
 
-def status_line(report: Report, logger: str = "recast_lib") -> str:
+def status_line(report: Report) -> str:
     """The last line: time, logger, level and outcome."""
     level, text = ("ERROR", FAILURE) if report.failed else ("INFO", SUCCESS)
-    return f"{report.finished} - {logger} - {level} - {text}"
+    return f"{report.finished} - {report.prefix.lower()}_lib - {level} - {text}"
 
 
 def _step(number: int, step: StepRecord, prefix: str) -> Iterator[str]:

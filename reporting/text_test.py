@@ -89,9 +89,29 @@ def test_a_failure_reads_as_the_serving_platform_prints_it() -> None:
 def test_the_prefix_and_logger_can_be_those_of_existing_scrapers() -> None:
     report = Report("x")
     report.add_failure("a", Diagnostic("MISSING_SHARD", "r"))
-    rendered = text.render(_finished(report), prefix="Byoc", logger="byoc_lib")
+    report.prefix = "Byoc"
+    rendered = text.render(_finished(report))
     assert "  Id: ByocErrorId.MISSING_SHARD\n  Responsible: ByocErrorOwner.USAGE\n" in rendered
     assert rendered.endswith("- byoc_lib - ERROR - One or more failures have occurred. Do not deploy\n")
+
+
+def test_parts_of_a_step_are_shown_as_one_step() -> None:
+    report = Report("x")
+    report.parts = {"bind": "legalizer", "convert": "legalizer"}
+    for name in ("bind", "convert"):
+        with report.step(name) as step:
+            step.lines.append(name)
+    assert [(step.name, step.lines) for step in report.steps] == [("legalizer", ["bind", "convert"])]
+
+
+def test_the_lines_of_a_quiet_step_are_shown_by_the_next_one() -> None:
+    report = Report("x")
+    report.quiet = frozenset(("legalizer",))
+    with report.step("legalizer") as step:
+        step.lines.append("30 arrays")
+    with report.step("verify") as step:
+        step.lines.append("read back")
+    assert [step.lines for step in report.steps] == [[], ["30 arrays", "read back"]]
 
 
 def test_a_warning_does_not_fail_the_run() -> None:

@@ -16,6 +16,7 @@ DISTRIBUTIONS: Mapping[str, str] = {
     "google.cloud.storage": "google-cloud-storage",
     "google.protobuf": "protobuf",
     "orbax": "orbax-checkpoint",
+    "yaml": "PyYAML",
 }
 """Distributions that are not called as their modules are, by the start of the modules' names."""
 

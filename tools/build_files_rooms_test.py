@@ -84,6 +84,7 @@ def test_a_package_is_visible_to_the_rooms_that_may_use_it_alone(make: Make) -> 
         '    "//converters:__pkg__",\n'
         '    "//converters/cli:__subpackages__",\n'
         '    "//converters/engine:__subpackages__",\n'
+        '    "//converters/quantized:__subpackages__",\n'
         '    "//tests:__subpackages__",\n'
         "])\n"
     ) in files["converters/formats/BUILD.bazel"]

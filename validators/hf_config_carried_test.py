@@ -143,3 +143,38 @@ def test_a_config_without_a_folder_has_a_text() -> None:
 )
 def test_the_dtype_of_a_config(config: dict[str, Any], dtype: str) -> None:
     assert hf_config.dtype_of(config) == dtype
+
+
+def test_experts_in_the_spelling_of_version_5_are_carried_in_that_of_version_4_too() -> None:
+    config = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_local_experts": 8}
+    carried = hf_config.carried_config(config, dtype="bfloat16")
+    assert carried == config | {"num_experts": 8}
+    assert hf_config.carried_config(carried, dtype="bfloat16") == carried
+
+
+def test_experts_that_both_versions_read_stay_as_they_are() -> None:
+    for config in ({"model_type": "qwen3_moe", "num_experts": 8}, {"model_type": "mixtral", "num_local_experts": 8}):
+        assert hf_config.carried_config(config, dtype="bfloat16") == config
+
+
+def test_the_rotated_part_of_a_head_is_carried_as_a_key_of_version_4() -> None:
+    parameters = {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25}
+    config = {"model_type": "qwen3_next", "rope_parameters": parameters}
+    carried = hf_config.carried_config(config, dtype="bfloat16")
+    assert carried == config | {"rope_theta": 10000000.0, "rope_scaling": None, "partial_rotary_factor": 0.25}
+
+
+def test_the_language_part_of_a_config_is_carried_in_both_spellings() -> None:
+    text = {
+        "model_type": "gemma3_text",
+        "dtype": "bfloat16",
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    }
+    carried = hf_config.carried_config(
+        {"model_type": "gemma3", "dtype": "bfloat16", "text_config": text}, dtype="float32"
+    )
+    assert (carried["dtype"], carried["torch_dtype"]) == ("float32", "float32")
+    inner = carried["text_config"]
+    assert (inner["dtype"], inner["torch_dtype"]) == ("float32", "float32")
+    assert (inner["rope_theta"], inner["rope_scaling"]) == (1e6, None)
+    assert inner["rope_parameters"] == text["rope_parameters"]

@@ -23,6 +23,8 @@ DEFAULT_TYPE = "default"
 DEFAULT_THETA = 10000.0
 KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
 SLIDING_THETA = "rope_local_base_freq"
+# The part of a head that is rotated: a key of its own in version 4, one of the parameters in version 5.
+ROTATED = "partial_rotary_factor"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _SECTIONS = ("rope_scaling", "rope_parameters")
 _TYPE_KEYS = ("rope_type", "type")
@@ -55,12 +57,20 @@ def rope_view(config: Mapping[str, Any]) -> RopeView:
     kinds = _kinds(config)
     if kinds:
         config = {**config, "rope_parameters": kinds.get(_FULL) or next(iter(kinds.values()))}
-    parameters: dict[str, Any] = {}
+    parameters = _part_of_heads(config)
     for section in _SECTIONS:
         parameters |= _parameters(_section(config, section))
+    if parameters.get(ROTATED) == 1:
+        del parameters[ROTATED]
     types = list(_types(config).values())
     thetas = [value for value in _thetas(config).values() if _is_number(value)]
     return RopeView(float(thetas[0]) if thetas else DEFAULT_THETA, types[0] if types else DEFAULT_TYPE, parameters)
+
+
+def rope_types(config: Mapping[str, Any]) -> set[str]:
+    """The types of a config that `check_rope` finds no fault with; where each kind of layer has its own, of all."""
+    kinds = _kinds(config)
+    return {rope_view({"rope_parameters": section}).type for section in kinds.values()} or {rope_view(config).type}
 
 
 def transformers4_view(config: Mapping[str, Any]) -> RopeView:
@@ -70,26 +80,34 @@ def transformers4_view(config: Mapping[str, Any]) -> RopeView:
     return RopeView(
         float(theta) if _is_number(theta) else DEFAULT_THETA,
         next(iter(_types({"rope_scaling": scaling}).values()), DEFAULT_TYPE),
-        _parameters(scaling),
+        _part_of_heads(config) | _parameters(scaling),
     )
 
 
 def spellings(view: RopeView) -> dict[str, Any]:
     """The keys of both versions for one meaning."""
-    scaling = None if view.type == DEFAULT_TYPE else {**view.parameters, "rope_type": view.type}
+    own = {key: value for key, value in view.parameters.items() if key == ROTATED}
+    scaled = {key: value for key, value in view.parameters.items() if key != ROTATED}
     return {
         "rope_theta": view.theta,
-        "rope_scaling": scaling,
+        **own,
+        "rope_scaling": None if view.type == DEFAULT_TYPE else {**scaled, "rope_type": view.type},
         "rope_parameters": {**view.parameters, "rope_theta": view.theta, "rope_type": view.type},
     }
 
 
-def carried(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of both versions for what a config says. An object for each kind of layer stays as it is."""
+def carried(config: Mapping[str, Any], by_kind: bool = False) -> dict[str, Any]:
+    """The keys of both versions for what a config says. An object for each kind of layer stays as it is.
+
+    Args:
+        config: a config.json that `check_rope` finds no fault with.
+        by_kind: whether version 5 expects an object for each kind, and makes one of version 4's keys where it has none.
+    """
     keys = spellings(rope_view(config))
     kinds = _kinds(config)
+    if kinds or by_kind:
+        keys = {key: value for key, value in keys.items() if key in ("rope_theta", "rope_scaling")}
     if kinds:
-        del keys["rope_parameters"]
         sliding = kinds.get(_SLIDING, {}).get("rope_theta", config.get(SLIDING_THETA))
         keys |= {} if sliding is None else {SLIDING_THETA: sliding}
     return keys
@@ -195,6 +213,8 @@ def _check_type(config: Mapping[str, Any], known: Collection[str]) -> list[Diagn
 def _check_contradictions(config: Mapping[str, Any]) -> list[Diagnostic]:
     found = _disagreeing(_thetas(config)) + _disagreeing(_types(config))
     scaling, parameters = (_parameters(_section(config, section)) for section in _SECTIONS)
+    rotated = {ROTATED: config.get(ROTATED), f"rope_parameters.{ROTATED}": parameters.pop(ROTATED, None)}
+    found += _disagreeing({field: value for field, value in rotated.items() if value is not None})
     if scaling and parameters:
         for key in dict.fromkeys([*scaling, *parameters]):
             found += _disagreeing(
@@ -232,6 +252,11 @@ def _types(config: Mapping[str, Any]) -> dict[str, str]:
 def _parameters(section: Mapping[str, Any]) -> dict[str, Any]:
     left_out = (*_TYPE_KEYS, "rope_theta")
     return {key: value for key, value in section.items() if key not in left_out and value is not None}
+
+
+def _part_of_heads(config: Mapping[str, Any]) -> dict[str, Any]:
+    part = config.get(ROTATED)
+    return {} if part in (None, 1) else {ROTATED: part}
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ _KEY_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _ALIAS = re.compile(r"Alias for (?:--)?(\w+)\.?")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://).+")
 _MASK = "***"
+# Flags whose names have a word that secrets have, and whose values are none.
+_NO_SECRETS = frozenset(("num_speculative_tokens",))
 _HELP = frozenset(("--help", "-help", "-h", "--helpfull", "--helpshort", "-?"))
 
 
@@ -80,6 +82,8 @@ def masked(arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
 
 
 def _is_secret(name: str, values: flags.FlagValues) -> bool:
+    if name in _NO_SECRETS and name in values:
+        return False
     known = name in values or name.removeprefix("no") in values
     return not known or any(word in name.lower() for word in ("token", "secret", "password", "credential", "api_key"))
 

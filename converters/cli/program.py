@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from converters.cli import arguments, usage
+from converters.cli import arguments, error_prefix, usage
 from reporting import console, json_report, text
 from reporting.diagnostics import Diagnostic, RecastError
 from reporting.report import Report, StepFailed
@@ -74,7 +74,9 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
                 positional = arguments.parse(values, arguments_given, program.positional)
                 prepared.append(program.prepare(values, positional))
         except StepFailed:
+            _name(report, values)
             sys.exit(conclude(report, values))
+        _name(report, values)
         return list(arguments_given[:1])
 
     def run(_: Sequence[str]) -> NoReturn:
@@ -137,6 +139,12 @@ def write_reports(report: Report, directory: Path) -> tuple[Path, ...]:
     for path, content in pairs:
         path.write_text(content, "utf-8")
     return tuple(path for path, _ in pairs)
+
+
+def _name(report: Report, values: flags.FlagValues) -> None:
+    """Gives the report the prefix of names that the flags ask for."""
+    if error_prefix.FLAG in values:
+        report.prefix = str(values[error_prefix.FLAG].value)
 
 
 def _keep(report: Report, directory: Path) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from converters.engine import values
+from converters.engine import contradictions, kept, values
 from converters.engine.carried_state import CarriedState
 from converters.formats.base import TensorInfo
 from mappings.language import composition, detection, loader
-from mappings.language.arrays import Array
 from mappings.language.composition import Composition
 from mappings.language.errors import MappingErrors, MappingIssue
 from mappings.language.family import Family, bind_family
 from mappings.language.layout import Layout, bind_layout
 from mappings.language.nodes import LayoutSource
+from mappings.language.options import bind_options, layout_symbols
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
 # Unknown names for which the nearest known one is looked up, which takes long in large models.
@@ -75,15 +73,30 @@ def layout_for(family: Family, name: str, format: str, options: Mapping[str, Any
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 
 
-def implied_options(family: Family, name: str, format: str) -> frozenset[str]:
-    """The options of a layout that a model's name decides, where they are not given."""
-    return detection.resting_on(family, _layout_source(name, format), "model_name")
+def check_options(family: Family, name: str, format: str, options: Mapping[str, Any]) -> None:
+    """Holds options against a layout, those that it does not have left out, without binding its arrays.
+
+    Raises:
+        RecastError: with everything that does not fit.
+    """
+    source = _layout_source(name, format)
+    known = {option.name for option in source.node.option}
+    given = {key: value for key, value in options.items() if key in known}
+    try:
+        bind_options(source.node, layout_symbols(family, source), given)
+    except MappingErrors as errors:
+        raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
+
+
+def implied_options(family: Family, name: str, format: str, by: str = "model_name") -> frozenset[str]:
+    """The options of a layout that another one decides where they are not given: the model's name, if not said."""
+    return detection.resting_on(family, _layout_source(name, format), by)
 
 
 def detected_layout(
     family: Family, name: str, format: str, given: Mapping[str, Any], header: Mapping[str, TensorInfo]
 ) -> tuple[Layout, Mapping[str, tuple[object, ...]]]:
-    """The layout of a source whose options are partly known from its names and shapes.
+    """The layout of a source whose options are partly known from its names and shapes; what is kept beside it, too.
 
     Returns:
         The layout, and the options that the header leaves open though they change values, with their candidates.
@@ -92,10 +105,12 @@ def detected_layout(
     known = {option.name for option in source.node.option}
     fixed = {key: value for key, value in given.items() if key in known}
     root = source.node.root.split(".")[0]
-    shapes = {key: info.shape for key, info in header.items() if not root or key.split(".")[0] == root}
+    own = kept.own_of(header)
+    shapes = {key: info.shape for key, info in own.items() if not root or key.split(".")[0] == root}
     try:
         found = detection.detect(family, source, shapes, fixed)
-        return bind_layout(family, source, {**found.options, **fixed}), found.undecided
+        layout = found.layout or bind_layout(family, source, {**found.options, **fixed})
+        return kept.extended(layout, kept.names_in(header)), found.undecided
     except MappingErrors as errors:
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 
@@ -108,7 +123,11 @@ def _layout_source(name: str, format: str) -> LayoutSource:
 
 
 def compose(
-    source: Layout, target: Layout, header: Mapping[str, TensorInfo], masked: Collection[str] = ()
+    source: Layout,
+    target: Layout,
+    header: Mapping[str, TensorInfo],
+    masked: Collection[str] = (),
+    wanted: Collection[str] = (),
 ) -> Composition:
     """The moves from one layout to the other for the arrays that are there.
 
@@ -117,9 +136,10 @@ def compose(
         target: where they go.
         header: the arrays of the source.
         masked: parts of a training state that are meant not to be there.
+        wanted: optional arrays that the target gets, of which others may be named too.
     """
     try:
-        return composition.compose(source, target, present={*header, *masked})
+        return composition.compose(source, target, present={*header, *masked}, wanted=wanted)
     except MappingErrors as errors:
         raise RecastError([diagnostic_of(issue) for issue in errors.issues]) from errors
 
@@ -146,9 +166,12 @@ def check_header(layout: Layout, header: Mapping[str, TensorInfo]) -> Mapping[st
             unknown.append(name)
     missing = [name for name, array in weights.items() if name not in header and not array.optional]
     misshapen = [name for name in weights if name in header and header[name].shape != weights[name].shape]
-    found = _contradictions(weights, header, unknown, missing, misshapen)
+    found = contradictions.find(weights, header, unknown, missing, misshapen)
     found += [_misshapen(name, header[name], weights[name].shape) for name in misshapen]
     found += [Diagnostic("MISSING_TENSOR", f"{name} is missing.", subject=name) for name in missing]
+    twice = contradictions.claimed_twice(layout, unknown, header)
+    found += [_twice(name, other) for name, other in twice.items()]
+    unknown = [name for name in unknown if name not in twice]
     found += [_unknown(name, weights if i < _HINTS else {}) for i, name in enumerate(unknown)]
     found += [_mistyped(header[name]) for name in weights if name in header and _is_mistyped(header[name])]
     raise_all(found)
@@ -182,66 +205,6 @@ def _reason_to_leave(layout: Layout, name: str) -> str:
     return ""
 
 
-def _contradictions(
-    weights: Mapping[str, Array],
-    header: Mapping[str, TensorInfo],
-    unknown: list[str],
-    missing: list[str],
-    misshapen: list[str],
-) -> list[Diagnostic]:
-    """Where all layers, or layers as a whole, differ, it is the config that does not belong to the tensors."""
-    reasons = []
-    layers = _other_stack(weights, header, misshapen)
-    if layers:
-        reasons.append(f"The files hold stacks of {layers[0]} layers, config.json says {layers[1]}")
-    groups = _by_rule(weights)
-    wrong = [group for group in groups if set(misshapen).issuperset(group)] if not layers else []
-    if wrong:
-        names = ", ".join(group[0] for group in wrong[:4])
-        reasons.append(f"In every layer the shapes differ from those that config.json implies, for example {names}")
-    templates = {_template(group[0]) for group in groups}
-    extra = [name for name in unknown if _template(name) in templates]
-    if extra:
-        reasons.append(f"The files hold more layers than config.json says, for example {extra[0]}")
-    absent = set(missing)
-    if groups and all(absent.intersection(group) for group in groups):
-        reasons.append(f"The files hold fewer layers than config.json says; {missing[0]} is missing, for example")
-    else:
-        gone = [group for group in groups if absent.issuperset(group)]
-        reasons += [f"config.json implies a tensor that no layer has, for example {group[0]}" for group in gone]
-    return [Diagnostic("CONFIG_CONTRADICTS_TENSORS", f"{reason}.", subject="config.json") for reason in reasons]
-
-
-def _by_rule(weights: Mapping[str, Array]) -> list[list[str]]:
-    """Names that one rule makes, one for each layer; rules that make a single name are left out."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, array in weights.items():
-        groups[array.location].append(name)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _other_stack(
-    weights: Mapping[str, Array], header: Mapping[str, TensorInfo], misshapen: list[str]
-) -> tuple[int, int] | None:
-    """(layers found, layers implied) if stacked arrays differ in the number of layers and in nothing else."""
-    stacked = [name for name, array in weights.items() if array.stack_axes and name in header]
-    if not stacked or not set(stacked).issubset(misshapen):
-        return None
-    axis = weights[stacked[0]].stack_axes[0]
-    for name in stacked:
-        found, implied = list(header[name].shape), list(weights[name].shape)
-        if len(found) != len(implied) or axis >= len(found):
-            return None
-        found[axis] = implied[axis] = 0
-        if found != implied:
-            return None
-    return header[stacked[0]].shape[axis], weights[stacked[0]].shape[axis]
-
-
-def _template(name: str) -> str:
-    return re.sub(r"\d+", "#", name)
-
-
 def _misshapen(name: str, info: TensorInfo, shape: tuple[int, ...]) -> Diagnostic:
     return Diagnostic(
         "TENSOR_SHAPE", f"{name} has the shape {list(info.shape)}; the config implies {list(shape)}.", subject=name
@@ -254,6 +217,12 @@ def _unknown(name: str, weights: Mapping[str, Any]) -> Diagnostic:
     near = difflib.get_close_matches(name, list(weights)[:4096], n=1)
     hint = f"; the nearest known name is {near[0]}" if near else ""
     return Diagnostic("UNKNOWN_TENSOR", f"{name} is not a tensor of this model{hint}.", subject=name)
+
+
+def _twice(name: str, other: str) -> Diagnostic:
+    reason = f"{name} holds, in another spelling, what {other} holds too."
+    suggestion = "Remove one of the two: a checkpoint is in one spelling."
+    return Diagnostic("DUPLICATE_TENSOR", reason, suggestion=suggestion, subject=name)
 
 
 def _is_mistyped(info: TensorInfo) -> bool:

@@ -14,6 +14,7 @@ from converters.engine import (
     model,
     open_run,
     plan_document,
+    requantizing,
     restacking,
     resume,
     running,
@@ -24,6 +25,7 @@ from converters.engine import residue as residue_lib
 from converters.engine.destination import is_vacant
 from converters.engine.drivers import Opened
 from converters.engine.execute import Outcome
+from converters.engine.memory_guard import MemoryGuard
 from converters.engine.model import Model
 from converters.engine.plan import ArrayPlan, Plan, Sizes
 from converters.engine.prepare import Prepared, occupied, prepare
@@ -66,7 +68,8 @@ def run(request: ConversionRequest, report: Report) -> str:
         if _already_complete(request, digest, report):
             return ""
         prepared = prepare(request, opened, report, _earlier_grid(request, digest))
-        _convert(request, digest, prepared, report, started)
+        with MemoryGuard(budget=request.memory_budget) as guard:
+            _convert(request, digest, prepared, report, started, guard)
         return ""
     finally:
         opened.source.close()
@@ -79,11 +82,10 @@ def plan(request: ConversionRequest, opened: Opened, report: Report, published: 
         StepFailed: when a step failed.
     """
     prepared = prepare(request, opened, report, {}, published)
-    message = plan_document.document(request, prepared, report)
     if request.plan_file is not None:
         with report.step("write_plan"):
-            plan_document.write(message, request.plan_file)
-    return plan_document.render(message)
+            plan_document.write(plan_document.document(request, prepared, report), request.plan_file)
+    return plan_document.render(plan_document.summary(request, prepared, report), prepared.plan)
 
 
 def _earlier_grid(request: ConversionRequest, digest: str) -> Mapping[str, Sizes]:
@@ -100,7 +102,9 @@ def _already_complete(request: ConversionRequest, digest: str, report: Report) -
     return True
 
 
-def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report: Report, started: float) -> None:
+def _convert(
+    request: ConversionRequest, digest: str, prepared: Prepared, report: Report, started: float, guard: MemoryGuard
+) -> None:
     staging = Staging(request.destination)
     begun = False
     try:
@@ -111,21 +115,23 @@ def _convert(request: ConversionRequest, digest: str, prepared: Prepared, report
             resumed = resume.begin(staging, Identity.of(digest, prepared.plan), overwrite=request.overwrite)
             begun = True
             step.diagnostics.extend(resumed.warnings)
-            outcome = running.run(request, digest, prepared, staging, resumed, step)
+            outcome = running.run(request, digest, prepared, staging, resumed, step, guard)
             if resumed.records:
                 step.lines.append(f"continued: {len(resumed.records)} units were already written")
         with report.step("verify") as step:
-            samples = _verify(request, prepared, staging)
+            samples = _verify(request, prepared, staging, guard)
             step.lines.append(f"{samples} elements read back and compared by coordinate")
         with report.step("commit") as step:
             _check_unchanged(prepared.opened, request)
             residue_elements = _carry(request, prepared, staging)
             staging.forget_an_earlier_closing()
-            listed = manifest.describe(
-                staging.root, outcome.tensor_entries(prepared.plan), digest, prepared.plan.threads
-            )
+            entries = requantizing.entries(outcome.tensor_entries(prepared.plan), prepared.blocks, staging)
+            listed = manifest.describe(staging.root, entries, digest, prepared.plan.threads, guard.check)
             staging.path(manifest.FILE).write_text(listed, "utf-8")
+            guard.check()
+            outcome.peak_bytes = guard.peak_bytes
             _tell(report, prepared, outcome, residue_elements, samples, started)
+            step.lines.extend(requantizing.tell(report, prepared.blocks, staging))
             step.lines.extend(_closing_lines(prepared, outcome, residue_elements))
         last = drivers.driver_of(request.target_format).last(prepared.sides)
         _finish(request, staging, manifest.done(listed, digest), report, last)
@@ -150,16 +156,18 @@ def _leave(staging: Staging, begun: bool, code: int, barred: bool = False) -> No
     staging.keep()
 
 
-def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging) -> int:
+def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging, guard: MemoryGuard) -> int:
     source = prepared.opened.reader()
-    target = drivers.driver_of(request.target_format).reader(staging)
     plan = prepared.plan
+    target = drivers.reader_of(request, staging, plan)
+    stored = requantizing.Codes(target, plan, prepared.blocks)
     chosen = list(verify.sample(plan, prepared.opened.source, seed=len(plan.arrays)))
     # Each reading decodes a chunk of either side: as many at a time as the budget has room for.
     at_a_time = max(1, min(plan.threads, request.memory_budget // max(_largest_reading(plan), 1)))
 
     def compare(pair: tuple[ArrayPlan, Points]) -> list[Diagnostic]:
-        return verify.compare(*pair, source, target, prepared.residue)
+        guard.check()
+        return verify.compare(*pair, source, stored, prepared.residue, stored.nearest)
 
     with ThreadPoolExecutor(at_a_time) as pool:
         found = [diagnostic for several in pool.map(compare, chosen) for diagnostic in several]
@@ -204,6 +212,9 @@ def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> 
         )
     )
     staging.path("recast", record_lib.FILE).write_text(kept.to_json(), "utf-8")
+    requantizing.record(request, prepared.opened, staging)
+    for name, content in request.extra_files.items():
+        staging.path(*name.split("/")).write_text(content, "utf-8")
     return elements
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from converters.engine import binding, naming, planning
+from converters.engine import binding, kept, naming, planning
 from converters.engine.binding import Sides
-from converters.engine.drivers import Opened, Reader
+from converters.engine.drivers import Opened
 from converters.engine.model import Model
 from converters.engine.precision import Precision
 from converters.engine.record import ConversionRecord
 from converters.engine.values import AnyArray
-from converters.formats.base import Region, TensorInfo
+from converters.formats.base import Reader, Region, TensorInfo
 from converters.formats.fingerprints import Fingerprint
 from mappings.catalog import Manifest
+from mappings.language.keeping import is_kept
 from mappings.language.layout import Layout
 from validators import hf_config
 
@@ -92,7 +93,8 @@ def _as_written(
 ) -> tuple[DeclaredSource, ConversionRecord]:
     family = original.family
     given = {**manifest.options.get(format, {}), **options}
-    target = binding.layout_for(family, manifest.family, format, given)
+    bound = binding.layout_for(family, manifest.family, format, given)
+    target = kept.kept_by(original, bound, source.tensors, "keep")
     sides = Sides(family, original, target, binding.compose(original, target, source.tensors), {})
     dtype = hf_config.dtype_of(manifest.config)
     plan = planning.make(sides, source, Precision(dtype), {}, planning.Grid(True, 1, _GRID_BUDGET))
@@ -107,7 +109,8 @@ def _as_written(
         source_dtypes={name: info.dtype for name, info in source.tensors.items()},
         logical_dtypes=plan.logical_dtypes,
     )
-    return DeclaredSource({a.info.name: a.info for a in arrays}, {a.info.name: a.chunk for a in arrays}), record
+    chunks = {a.info.name: a.chunk for a in arrays if not is_kept(a.info.name)}
+    return DeclaredSource({a.info.name: a.info for a in arrays}, chunks), record
 
 
 def _headers(layout: Layout, dtype: str) -> Mapping[str, TensorInfo]:

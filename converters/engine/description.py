@@ -14,7 +14,12 @@ from converters.engine import drivers, values
 from converters.engine import record as record_lib
 from converters.engine.destination import DONE
 from converters.engine.drivers import Opened
+from converters.engine.kept import own_of
+from converters.engine.request import AUTO
 from converters.formats.base import TensorInfo
+from mappings.language.keeping import is_kept
+from reporting.diagnostics import RecastError
+from validators import hf_config, quantization
 
 SCHEMA = 1
 _PARAMS = "params"
@@ -45,10 +50,12 @@ def describe(path: Path) -> dict[str, Any]:
     format = drivers.recognize(path)
     opened = drivers.driver_of(format).open(path)
     try:
-        infos = sorted(opened.source.tensors.values(), key=lambda info: info.name)
-        special = _hf(opened) if format == "hf" else _maxtext(opened)
+        listed = sorted(opened.source.tensors.values(), key=lambda info: info.name)
+        quantized = _quantized(opened) if format == "hf" else ()
+        special = _hf(opened) if format == "hf" else _maxtext(path, opened)
     finally:
         opened.source.close()
+    infos = [info for info in listed if not is_kept(info.name)]
     grids: Mapping[str, Mapping[str, Any]] = special.pop("grids", {})
     return {
         "schema": SCHEMA,
@@ -57,25 +64,36 @@ def describe(path: Path) -> dict[str, Any]:
         "path": str(opened.root),
         **special,
         "remarks": list(opened.remarks),
+        "quantized": list(quantized),
         "made_by_recast": _made(opened),
         "bytes": sum(map(_bytes, infos)),
         "dtypes": dict(Counter(info.dtype for info in infos).most_common()),
-        "tensors": [
-            {
-                "name": info.name,
-                "dtype": info.dtype,
-                "shape": list(info.shape),
-                "bytes": _bytes(info),
-                "file": info.location,
-                **grids.get(info.name, {}),
-            }
-            for info in infos
-        ],
+        "tensors": [{**_listed(info), **grids.get(info.name, {})} for info in infos],
+        "kept": [_listed(info) for info in listed if is_kept(info.name)],
+    }
+
+
+def _quantized(opened: Opened) -> tuple[str, ...]:
+    """What the arrays are decoded to in a conversion, where a config beside them announces codes that are known."""
+    try:
+        config = hf_config.load(opened.root)
+    except RecastError:
+        return ()
+    return () if quantization.check(config) else drivers.decoded(opened, config, AUTO).decoded
+
+
+def _listed(info: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "dtype": info.dtype,
+        "shape": list(info.shape),
+        "bytes": _bytes(info),
+        "file": info.location,
     }
 
 
 def _hf(opened: Opened) -> dict[str, Any]:
-    files = Counter(info.location for info in opened.source.tensors.values())
+    files = Counter(info.location for info in own_of(opened.source.tensors).values())
     return {
         "files": [
             {"name": name, "bytes": (opened.root / name).stat().st_size, "tensors": count}
@@ -84,10 +102,11 @@ def _hf(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _maxtext(opened: Opened) -> dict[str, Any]:
+def _maxtext(path: Path, opened: Opened) -> dict[str, Any]:
     from converters.formats import orbax_description
+    from converters.formats.orbax_directory import resolve
 
-    location = opened.source.location  # type: ignore[attr-defined]
+    location = resolve(path)
     stored = orbax_description.describe(location.items)
     scan, known = _scan(opened)
     return {
@@ -105,7 +124,7 @@ def _maxtext(opened: Opened) -> dict[str, Any]:
             "bytes": stored.bytes,
             "files": stored.files,
         },
-        "training_state": [dataclasses.asdict(piece) for piece in _pieces(opened.source.tensors)],
+        "training_state": [dataclasses.asdict(piece) for piece in _pieces(own_of(opened.source.tensors))],
         "empty_nodes": {
             name: leaf.value_type for name, leaf in opened.leaves.items() if name not in opened.source.tensors
         },

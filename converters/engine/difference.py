@@ -21,6 +21,7 @@ from converters.engine.plan import ArrayPlan, Plan
 from converters.engine.residue import EMPTY, Residue
 from converters.engine.values import AnyArray, Operation, ValuePath
 from converters.formats.base import Region, TensorInfo
+from mappings.language.keeping import is_kept
 from mappings.language.regions import Move
 from reporting.diagnostics import Diagnostic, RecastError
 
@@ -74,6 +75,7 @@ def prepare(
     if alike and set(ours) == set(theirs):
         return _by_name(first, second, ignore_dtype, threads, budget)
     try:
+        first, second = pairing.plain(first, second)
         return _mapped(first, second, question, ignore_dtype, threads, budget)
     except RecastError:
         # Without a known model, the names of one format are still comparable.
@@ -239,6 +241,8 @@ def _unmatched(sides: Sides, first: Checkpoint, second: Checkpoint) -> list[Diag
     for name in first.opened.source.tensors:
         if name not in sides.source.arrays and _belongs(sides.source.source.node.root, name):
             found.append(_one_sided(name, first))
+    moved = {move.source for move in sides.composition.moves}
+    found += [_one_sided(name, first) for name in first.opened.source.tensors if is_kept(name) and name not in moved]
     for name in second.opened.source.tensors:
         array = sides.target.arrays.get(name)
         unknown = array is None and _belongs(sides.target.source.node.root, name)

@@ -7,20 +7,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from converters.engine import maxtext_roots
+from converters.engine import kept, maxtext_roots
 from converters.engine import record as record_lib
 from converters.engine.binding import Sides
 from converters.engine.plan import Plan
 from converters.engine.request import ConversionRequest
 from converters.engine.staging import Staging
 from converters.engine.values import AnyArray
-from converters.formats import orbax_extended
-from converters.formats.base import Declared, Sink, Source
+from converters.formats import orbax_extended, torch_source
+from converters.formats.base import Declared, Reader, Sink, Source
 from converters.formats.orbax_extended import Extended
 from converters.formats.orbax_metadata import Leaf
+from converters.quantized import opening
+from converters.quantized.reader import DecodingReader
 from reporting.diagnostics import RecastError
+from validators import quantization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Opened:
         leaves: every leaf of the tree by name, where the format has a tree.
         metadata: what the checkpoint's writer added to its metadata.
         extended: reads what the checkpoint keeps of arrays beside their values, by stored name.
+        decoded: what was decoded from what, in words, where the checkpoint is quantised.
+        left: arrays that belong to no weight and are not converted, with the reason.
     """
 
     source: Source
@@ -56,16 +61,8 @@ class Opened:
     leaves: Mapping[str, Leaf] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     extended: Callable[[], Extended] = dict
-
-
-class Reader(Protocol):
-    """Reads single elements of a checkpoint, by other code than wrote it."""
-
-    def names(self) -> frozenset[str]:
-        """The arrays that are there."""
-
-    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
-        """The values at integer coordinates [n, rank], in the stored dtype, [n]."""
+    decoded: tuple[str, ...] = ()
+    left: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +99,8 @@ def recognize(path: Path) -> str:
         raise RecastError.of("SOURCE_NOT_FOUND", f"{path} does not exist.", subject=str(path))
     if path.is_file() or any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
         return "hf"
+    if torch_source.is_here(path):
+        return "hf"
     marks = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "items")
     if any((path / mark).exists() for mark in marks) or any(entry.name.isdigit() for entry in path.iterdir()):
         return "maxtext"
@@ -109,6 +108,31 @@ def recognize(path: Path) -> str:
         "SOURCE_NOT_RECOGNIZED",
         f"{path} holds neither safetensors files nor an Orbax checkpoint.",
         subject=str(path),
+    )
+
+
+def decoded(opened: Opened, config: Mapping[str, Any], dtype: str) -> Opened:
+    """A Hugging Face checkpoint as plain arrays, where its config announces codes.
+
+    Args:
+        opened: the files.
+        config: the checkpoint's own, checked.
+        dtype: of decoded arrays, or `auto`.
+
+    Raises:
+        RecastError: everything that is wrong with codes, scales and their shapes.
+    """
+    scheme = quantization.read(config)
+    if scheme is None:
+        return opened
+    found = opening.recognised(opened.source, scheme)
+    source = opening.decoding(opened.source, config, found, dtype)
+    return dataclasses.replace(
+        opened,
+        source=source,
+        reader=lambda: DecodingReader(opened.reader(), found.stored, source.dtype),
+        decoded=opening.lines(scheme, source),
+        left=found.left,
     )
 
 
@@ -154,9 +178,57 @@ def check_metadata(found: object, said: object) -> None:
     )
 
 
+def sink_of(request: ConversionRequest, staging: Staging, sides: Sides, plan: Plan, resume: bool) -> Sink:
+    """The sink of an output, in a staging folder; the last argument says whether it goes on with what is there."""
+    from converters.formats.safetensors_sink import SafetensorsSink
+
+    own = driver_of(request.target_format).sink(request, staging, sides, resume)
+    if not kept.names_in(plan.arrays):
+        return own
+    folder = _kept_folder(staging)
+    folder.mkdir(parents=True, exist_ok=True)
+    return kept.JoinedSink(own, SafetensorsSink(folder, resume=resume))
+
+
+def reader_of(request: ConversionRequest, staging: Staging, plan: Plan) -> Reader:
+    """A second reader of what the sink wrote."""
+    own = driver_of(request.target_format).reader(staging)
+    if not kept.names_in(plan.arrays):
+        return own
+    return kept.JoinedReader(own, SafetensorsReader(_headers(sorted(_kept_folder(staging).glob("*.safetensors")))))
+
+
+def _kept_folder(staging: Staging) -> Path:
+    return staging.path(record_lib.FOLDER, kept.FOLDER)
+
+
+def _with_kept(opened: Opened) -> Opened:
+    """A source with the arrays that are kept beside it."""
+    folder = kept.folder_of(opened.record_folder)
+    if folder is None:
+        return opened
+    try:
+        beside = kept.open_source(folder)
+    except RecastError:
+        opened.source.close()
+        raise
+    joined = kept.JoinedSource(opened.source, beside)
+    files = {name: folder / info.location for name, info in beside.tensors.items()}
+    return dataclasses.replace(
+        opened,
+        source=joined,
+        description=f"{opened.description} and {kept.PLACE}",
+        fingerprint=_digest(joined.fingerprints()),
+        fingerprint_now=lambda: _digest(joined.fingerprints()),
+        reader=lambda: kept.JoinedReader(opened.reader(), SafetensorsReader(files)),
+    )
+
+
 def _open_hf(path: Path) -> Opened:
     from converters.formats.safetensors_source import SafetensorsSource
 
+    if torch_source.is_here(path):
+        return _open_torch(path)
     source = SafetensorsSource(path)
     files = len(source.files)
     return Opened(
@@ -171,6 +243,23 @@ def _open_hf(path: Path) -> Opened:
         reader=lambda: SafetensorsReader(
             {name: source.directory / info.location for name, info in source.tensors.items()}
         ),
+    )
+
+
+def _open_torch(path: Path) -> Opened:
+    source = torch_source.TorchSource(path)
+    files = len(source.files)
+    places = {name: path / info.location for name, info in source.tensors.items()}
+    return Opened(
+        source=source,
+        description=f"{files} file{'s' if files > 1 else ''} of torch.save",
+        remarks=(),
+        root=path,
+        record_folder=_record_folder(path),
+        options={},
+        fingerprint=_digest(source.fingerprints()),
+        fingerprint_now=lambda: _digest(source.fingerprints()),
+        reader=lambda: torch_source.TorchElements(places),
     )
 
 
@@ -201,7 +290,8 @@ def _open_maxtext(path: Path) -> Opened:
 def _hf_sink(request: ConversionRequest, staging: Staging, _: Sides, resume: bool) -> Sink:
     from converters.formats.safetensors_sink import SafetensorsSink
 
-    return SafetensorsSink(staging.root, max_shard_size=request.max_shard_bytes, resume=resume)
+    numbered, size = request.numbered_shards, request.max_shard_bytes
+    return SafetensorsSink(staging.root, max_shard_size=size, numbered=numbered, resume=resume)
 
 
 def _maxtext_sink(request: ConversionRequest, staging: Staging, sides: Sides, resume: bool) -> Sink:
@@ -315,6 +405,14 @@ def _digest(fingerprints: Sequence[Any]) -> str:
 
 
 _DRIVERS: Mapping[str, Driver] = {
-    "hf": Driver(_open_hf, _hf_sink, _hf_reader, False, lambda _: ("config.json", "model.safetensors.index.json")),
-    "maxtext": Driver(_open_maxtext, _maxtext_sink, _maxtext_reader, True, _step_directory),
+    "hf": Driver(
+        lambda path: _with_kept(_open_hf(path)),
+        _hf_sink,
+        _hf_reader,
+        False,
+        lambda _: ("config.json", "model.safetensors.index.json"),
+    ),
+    "maxtext": Driver(
+        lambda path: _with_kept(_open_maxtext(path)), _maxtext_sink, _maxtext_reader, True, _step_directory
+    ),
 }

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
-from converters.engine import comparison_plan, recompute, values, verify
+from converters.engine import comparison_plan, recompute, requantizing, values, verify
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides, check_header, family_for, layout_for
 from converters.engine.comparing import Difference, Differences
@@ -131,9 +131,10 @@ def sample(verification: Verification, residue: residue_lib.Residue, seed: int) 
     target = verification.second.opened.reader()
     found: dict[str, Diagnostic] = {}
     count = 0
+    nearest = requantizing.nearest_to(verification.first.opened, verification.second.opened)
     for array, points in verify.sample(verification.plan, verification.first.opened.source, seed):
         count += len(points.target_at)
-        for diagnostic in verify.compare(array, points, source, target, residue):
+        for diagnostic in verify.compare(array, points, source, target, residue, nearest.elements):
             found.setdefault(diagnostic.subject, _failed(diagnostic.reason, diagnostic.subject))
     return count, list(found.values())
 
@@ -152,8 +153,10 @@ def compare(verification: Verification, residue: residue_lib.Residue, progress: 
     differences = Differences()
     target = verification.second.opened.source
 
+    nearest = requantizing.nearest_to(verification.first.opened, verification.second.opened)
+
     def visit(name: str, region: Region, expected: AnyArray) -> None:
-        differences.compare(name, region, expected, target.read(name, region))
+        differences.compare(name, region, nearest.region(name, region, expected), target.read(name, region))
         target.release(name, region)
 
     source = verification.first.opened.source

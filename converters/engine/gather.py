@@ -14,9 +14,10 @@ from converters.engine import strided, values
 from converters.engine.grouping import Chunk, chunk_box, grid_boxes
 from converters.engine.plan import Box, Unit
 from converters.engine.values import AnyArray
-from converters.formats.base import Region, Source
+from converters.formats.base import Region, Source, piece_of
 from mappings.language import regions
-from mappings.language.regions import Move
+from mappings.language.keeping import is_kept
+from mappings.language.regions import Dim, Move
 
 Note = Callable[[str, AnyArray], None]
 
@@ -68,11 +69,15 @@ class Gatherer:
         return _Filling(unit, unit.array.parts_in(unit.box))
 
     def _pieces(self, part: Move) -> Iterator[tuple[Chunk, Move]]:
-        if self._source.chunk(part.source) is None:
-            # Mapped memory: each part is read where it lies.
-            yield (part.source, part.source_base), part
+        if self._source.chunk(part.source) is not None:
+            yield from chunk_pieces(self._source, part)
             return
-        yield from chunk_pieces(self._source, part)
+        box = piece_of(self._source, part.source)
+        if box is not None:
+            yield from _cut(self._source, part, box)
+            return
+        # Mapped memory: each part is read where it lies.
+        yield (part.source, part.source_base), part
 
     def _as_it_is(self, filling: _Filling) -> AnyArray | None:
         """What the source holds, where it already is the unit, byte for byte in order, in one read."""
@@ -80,6 +85,8 @@ class Gatherer:
         if len(filling.parts) != 1 or path.source_ops or unit.array.ones:
             return None
         part = filling.parts[0]
+        if piece_of(self._source, part.source) is not None:
+            return None
         dims = regions.normal_form(part).dims
         if part.elements != math.prod(unit.shape) or any(dim[1:] != (1, 1) for dim in dims):
             return None
@@ -108,10 +115,10 @@ class Gatherer:
         buffer = filling.buffer
         if buffer is None:
             raise ValueError("nothing to fill")
-        if path.source_ops:
+        if path.source_ops and not is_kept(piece.source):
             read = self._undo(piece.source, box, read, unit)
         elif read.dtype != buffer.dtype:
-            read = values.encode(read, (), path.source_dtype)
+            read = values.encode(read, (), str(buffer.dtype))
         if len({part.source for part in filling.parts}) > 1:
             self._note(piece.source, read)
         move_into(buffer, unit.box, read, box, piece)
@@ -146,6 +153,11 @@ def chunk_pieces(source: Source, move: Move) -> Iterator[tuple[Chunk, Move]]:
     if chunk is None:
         yield (move.source, ()), move
         return
+    yield from _cut(source, move, chunk)
+
+
+def _cut(source: Source, move: Move, chunk: Sequence[int]) -> Iterator[tuple[Chunk, Move]]:
+    """The move cut at the borders of a grid of boxes on its source, each piece with its box's position."""
     turned = swapped(move)
     shape = source.tensors[move.source].shape
     for position in grid_boxes(regions.source_box(move), chunk):
@@ -180,14 +192,7 @@ def swapped(move: Move) -> Move:
         source_base=move.target_base,
         target_base=move.source_base,
         dims=tuple(
-            dataclasses.replace(
-                dim,
-                source_axis=dim.target_axis,
-                source_weight=dim.target_weight,
-                target_axis=dim.source_axis,
-                target_weight=dim.source_weight,
-            )
-            for dim in move.dims
+            Dim(dim.count, dim.target_axis, dim.target_weight, dim.source_axis, dim.source_weight) for dim in move.dims
         ),
         source_ops=move.target_ops,
         target_ops=move.source_ops,

@@ -46,6 +46,16 @@ def sharing(moves: Sequence[Move], chunk_of: ChunkOf) -> int:
     return most
 
 
+def seen_by_cuts(moves: Iterable[Move], chunk_of: ChunkOf) -> tuple[object, ...]:
+    """All that `cuts`, `sharing` and `rows_axis` look at: arrays that agree in this and in shape are cut alike."""
+    seen: dict[object, None] = {}
+    for move in moves:
+        chunk = chunk_of(move.source)
+        bases = () if chunk is None else tuple(map(int.__mod__, move.source_base, chunk))
+        seen[move.dims, move.source_shape, chunk, tuple(map(bool, bases))] = None
+    return tuple(seen)
+
+
 def free_chunk(
     shape: Sequence[int],
     stacked: Iterable[int],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ FILE = "checkpoint-manifest.json"
 _SCHEMA = 1
 
 
-def describe(root: Path, tensors: Mapping[str, Mapping[str, Any]], request: str, threads: int) -> str:
+def describe(
+    root: Path,
+    tensors: Mapping[str, Mapping[str, Any]],
+    request: str,
+    threads: int,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """The manifest of everything below `root`, as JSON text.
 
     Args:
@@ -25,10 +31,16 @@ def describe(root: Path, tensors: Mapping[str, Mapping[str, Any]], request: str,
         tensors: for each array its dtype, shape and the digests of its units.
         request: digest of the request that made it.
         threads: how many files are read at a time.
+        check: called before each file; raises if the run must stop.
     """
     paths = sorted(path for path in _files(root))
+
+    def digest(path: str) -> str:
+        check()
+        return file_digest(root / path)
+
     with ThreadPoolExecutor(threads) as pool:
-        digests = list(pool.map(lambda path: file_digest(root / path), paths))
+        digests = list(pool.map(digest, paths))
     files = {
         path: {"bytes": (root / path).stat().st_size, "blake3": digest}
         for path, digest in zip(paths, digests, strict=True)
@@ -61,20 +73,26 @@ def is_complete(destination: Path, request: str) -> bool:
     return all(_has_size(destination / name, entry) for name, entry in files.items())
 
 
-def check_listed(root: Path, folder: str) -> None:
+def check_listed(root: Path, folder: str, *, digests: bool = True) -> None:
     """Holds the files of a folder against the manifest beside it, if there is one.
 
+    Args:
+        root: with the manifest.
+        folder: relative to it; what lies in folders below is not looked at.
+        digests: whether bytes are compared, or sizes alone.
+
     Raises:
-        RecastError: RESIDUE_INVALID for each file that is gone or whose bytes are not those listed.
+        RecastError: RESIDUE_INVALID for each file that is gone or not the one listed.
     """
     files = _object(root / FILE).get("files")
     listed = files if isinstance(files, dict) else {}
     found = []
     for name, entry in listed.items():
         path = root / name
-        if Path(name).parts[:-1] != (folder,) or not isinstance(entry, dict):
+        if Path(name).parent != Path(folder) or not isinstance(entry, dict):
             continue
-        if not path.is_file() or path.is_symlink() or file_digest(path) != entry.get("blake3"):
+        same = path.is_file() and not path.is_symlink() and _has_size(path, entry)
+        if not same or (digests and file_digest(path) != entry.get("blake3")):
             reason = f"{name} is not the file that {FILE} lists."
             found.append(Diagnostic("RESIDUE_INVALID", reason, subject=name))
     raise_all(found)

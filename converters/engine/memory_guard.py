@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -23,9 +24,11 @@ _LARGEST_MARGIN = 512 * _MIB
 _FILL_RATE = 8 << 30
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
+OnDanger = Callable[[RecastError], None]
+
 
 class MemoryGuard:
-    """Watches memory from a thread while a block runs.
+    """Watches memory from a thread while a block runs: tells of danger, and lets `check` raise it.
 
     Attributes:
         peak_bytes: the most anonymous and shared memory of this process that was seen.
@@ -33,7 +36,7 @@ class MemoryGuard:
         limit: that limit; 0 if nothing tells.
     """
 
-    def __init__(self, on_danger: Callable[[RecastError], None], *, budget: int = 0, root: Path = _ROOT):
+    def __init__(self, on_danger: OnDanger | None = None, *, budget: int = 0, root: Path = _ROOT):
         """Watches once the block begins.
 
         Args:
@@ -44,7 +47,9 @@ class MemoryGuard:
         self.peak_bytes = 0
         self.peak_used = 0
         self.limit = 0
-        self._on_danger = on_danger
+        self._listeners = [on_danger] if on_danger is not None else []
+        self._danger: RecastError | None = None
+        self._telling = threading.Lock()
         self._budget = budget
         self._root = root
         self._margins: dict[str, int] = {}
@@ -64,8 +69,31 @@ class MemoryGuard:
         self._thread.join()
         self._tightest()
 
+    def check(self) -> None:
+        """For work that has borders of its own: raises OUT_OF_MEMORY once there was danger."""
+        if self._danger is not None:
+            raise self._danger
+
+    @contextlib.contextmanager
+    def telling(self, on_danger: OnDanger) -> Iterator[None]:
+        """Tells another one while a block runs; at once, if the danger came before."""
+        with self._telling:
+            self._listeners.append(on_danger)
+            if self._danger is not None:
+                on_danger(self._danger)
+        try:
+            yield
+        finally:
+            with self._telling:
+                self._listeners.remove(on_danger)
+
+    def _tell(self, error: RecastError) -> None:
+        with self._telling:
+            self._danger = error
+            for listener in self._listeners:
+                listener(error)
+
     def _watch(self) -> None:
-        told = False
         pause = 0.0
         while not self._stop.wait(pause):
             bound = self._tightest()
@@ -73,11 +101,10 @@ class MemoryGuard:
                 pause = _LONGEST_PAUSE
                 continue
             room = self._room(bound)
-            if room <= 0 and not told:
-                told = True
+            if room <= 0 and self._danger is None:
                 own = memory.anonymous_bytes(self._root)
-                self._on_danger(danger(bound, self._margin(bound), own, self._budget))
-            pause = _LONGEST_PAUSE if told else pause_before(room)
+                self._tell(danger(bound, self._margin(bound), own, self._budget))
+            pause = _LONGEST_PAUSE if self._danger is not None else pause_before(room)
 
     def _tightest(self) -> Bound | None:
         """Looks, and notes the peaks; returns the bound that is nearest to its margin."""

@@ -45,14 +45,17 @@ def find(weights: Iterable[str], root: str, arrays: Iterable[str], empty: Iterab
         arrays: names of the other arrays.
         empty: names of leaves without data.
     """
+    nodes = set(empty)
+    others = tuple(arrays)
+    if not others and not nodes:
+        return []
     index = _Index(weights, root)
     found: dict[tuple[str, int], dict[str, str]] = {}
-    for name in arrays:
+    for name in others:
         match = index.match(name)
         if match is not None:
             prefix, weight, cut = match
             found.setdefault((prefix, cut), {})[weight] = name
-    nodes = set(empty)
     for name in nodes:
         node = index.match_node(name)
         if node is not None:

@@ -59,6 +59,10 @@ class Model:
         """Dtype of each original tensor, where recorded."""
         return self.record.source_dtypes if self.record else {}
 
+    def dtypes_of(self, format: str) -> Mapping[str, str]:
+        """Dtype of each array of the original, where recorded and where that was of this format."""
+        return self.record.source_dtypes if self.record and self.record.source_format == format else {}
+
     @property
     def logical_dtypes(self) -> Mapping[str, str]:
         """Dtype of the values before the source's operations, by array, where recorded."""
@@ -138,7 +142,7 @@ def check_recorded_options(subject: Model, family: Family, name: str, request: C
         if subject.record is None:
             return
         try:
-            binding.layout_for(family, name, format, options)
+            binding.check_options(family, name, format, options)
         except RecastError as error:
             if any(d.id != "INVALID_FLAG" for d in error.diagnostics):
                 raise
@@ -162,7 +166,9 @@ def carry(request: ConversionRequest, subject: Model, plan: Plan, staging: Stagi
     if subject.folder is not None:
         carried_files.copy_carried(subject.folder, staging.root)
     dtype = _written_dtype(request, subject, plan)
-    text = hf_config.carried_text(subject.folder, subject.config, dtype=dtype)
+    quantized = bool(request.requantize)
+    config = {**subject.config, **request.config_changes}
+    text = hf_config.carried_text(subject.folder, config, dtype=dtype, quantized=quantized)
     staging.path("config.json").write_text(text, "utf-8")
 
 
@@ -170,6 +176,8 @@ def _written_dtype(request: ConversionRequest, subject: Model, plan: Plan) -> st
     """The dtype to name in config.json: the one that most bytes are written in."""
     if request.dtype != AUTO:
         return request.dtype
+    if request.requantize:
+        return subject.config_dtype  # most bytes are codes, as they were
     sizes: dict[str, int] = {}
     for array in plan.arrays.values():
         sizes[array.info.dtype] = sizes.get(array.info.dtype, 0) + array.bytes

@@ -7,12 +7,13 @@ detected from each side's own headers, and options that headers cannot show come
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from converters.engine import binding, drivers, manifest, model, naming, train_state
+from converters.engine import binding, drivers, kept, manifest, model, naming, train_state, values
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides
@@ -26,6 +27,7 @@ from mappings import catalog
 from mappings.language.family import Family
 from mappings.language.layout import Layout
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
+from validators import hf_config, quantization
 
 MAXTEXT = "maxtext"
 
@@ -87,6 +89,35 @@ def opened_checkpoint(path: Path) -> Iterator[Checkpoint]:
         yield Checkpoint(path, format, opened, _record(format, opened))
     finally:
         opened.source.close()
+
+
+def plain(first: Checkpoint, second: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    """Both sides as plain arrays: what is quantised is decoded, to the dtype that the other side has most of.
+
+    Raises:
+        RecastError: everything that is wrong with a config that announces codes, or with the codes.
+    """
+    return _plain(first, second), _plain(second, first)
+
+
+def _plain(side: Checkpoint, other: Checkpoint) -> Checkpoint:
+    config = _config_of(side)
+    if quantization.announced(config) is None:
+        return side
+    raise_all(quantization.check(config))
+    dtypes = Counter(info.dtype for info in other.opened.source.tensors.values() if info.dtype in values.FLOAT_DTYPES)
+    dtype = dtypes.most_common(1)[0][0] if dtypes and not quantization.announced(_config_of(other)) else AUTO
+    return dataclasses.replace(side, opened=drivers.decoded(side.opened, config, dtype))
+
+
+def _config_of(side: Checkpoint) -> Mapping[str, Any]:
+    """The config that says how this side is stored; nothing where it cannot be read, which others find out."""
+    if side.format == MAXTEXT or not (side.opened.root / hf_config.FILE).is_file():
+        return {}
+    try:
+        return hf_config.load(side.opened.root)
+    except RecastError:
+        return {}
 
 
 def subject_of(first: Checkpoint, second: Checkpoint, question: Question) -> Subject:
@@ -188,7 +219,8 @@ def compose(
     header = first.opened.source.tensors
     mirrors = {name for name, array in source.arrays.items() if array.mirror}
     weights = {name: info for name, info in header.items() if name not in mirrors}
-    sides = Sides(subject.family, source, target, binding.compose(source, target, weights), {})
+    composition = binding.compose(source, target, weights, wanted=second.opened.source.tensors)
+    sides = Sides(subject.family, source, target, composition, {})
     if not first.format == second.format == MAXTEXT:
         return sides
     ours, theirs = _tree(first), _tree(second)
@@ -207,7 +239,7 @@ def has_state(checkpoint: Checkpoint) -> bool:
 
 def _tree(checkpoint: Checkpoint) -> Tree:
     opened = checkpoint.opened
-    return Tree(opened.source.tensors, opened.leaves, opened.step, opened.metadata)
+    return Tree(kept.own_of(opened.source.tensors), opened.leaves, opened.step, opened.metadata)
 
 
 def residue_of(checkpoint: Checkpoint) -> residue_lib.Residue:
@@ -233,6 +265,7 @@ def _record(format: str, opened: Opened) -> ConversionRecord | None:
     if opened.record_folder is None:
         return None
     manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
+    kept.check_files(opened.record_folder.parent, digests=False)
     found = record_lib.read(opened.record_folder)
     return found if found is not None and found.target_format == format else None
 

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from converters.engine import values
 from converters.engine.values import ValuePath
@@ -42,16 +43,21 @@ class ArrayPlan:
     ones: tuple[Move, ...] = ()
 
     @property
+    def unit_count(self) -> int:
+        """How many units the array has."""
+        return math.prod([-(-size // step) for size, step in zip(self.info.shape, self.chunk, strict=True)])
+
+    @property
     def bytes(self) -> int:
         """Size of the array as stored."""
         return math.prod(self.info.shape) * values.itemsize(self.info.dtype)
 
-    @property
+    @functools.cached_property
     def unit_bytes(self) -> int:
         """Bytes of buffers that one unit holds: the values as they come, between the operations, and as stored."""
         return math.prod(self.chunk) * sum(widths(self.path)) + 2 * self.read_bytes
 
-    @property
+    @functools.cached_property
     def gathered_bytes(self) -> int:
         """Bytes of the one buffer that a unit fills from the source."""
         return math.prod(self.chunk) * gathered_width(self.path)
@@ -84,14 +90,16 @@ class ArrayPlan:
 
     def units(self) -> Iterable[Unit]:
         """All units of the array, in C order."""
+        return (Unit(self, box) for box in self.boxes())
+
+    def boxes(self) -> Iterator[Box]:
+        """The regions of the units, in C order."""
         steps = [range(0, n, c) for n, c in zip(self.info.shape, self.chunk, strict=True)]
         for start in itertools.product(*steps):
-            box = tuple((a, min(a + c, n)) for a, c, n in zip(start, self.chunk, self.info.shape, strict=True))
-            yield Unit(self, box)
+            yield tuple((a, min(a + c, n)) for a, c, n in zip(start, self.chunk, self.info.shape, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """One region of one array: written once, whole."""
 
     array: ArrayPlan

@@ -22,10 +22,10 @@ def _array(name: str, shape: tuple[int, ...], chunk: tuple[int, ...], exactness:
     return ArrayPlan(TensorInfo(name, shape, "float32"), chunk, path, ())
 
 
-def _document(*arrays: ArrayPlan, together: int = 0) -> plan_pb2.Plan:
+def _plan(*arrays: ArrayPlan, together: int = 0) -> Plan:
     """Args: how many units of the first array are one group."""
     units = tuple(unit for array in arrays for unit in array.units())
-    plan = Plan(
+    return Plan(
         arrays={array.info.name: array for array in arrays},
         bytes_in=1000,
         bytes_out=sum(array.bytes for array in arrays),
@@ -34,10 +34,21 @@ def _document(*arrays: ArrayPlan, together: int = 0) -> plan_pb2.Plan:
         bytes_decoded=1500,
         shared=(Group(units[:together]),) if together else (),
     )
+
+
+def _document(*arrays: ArrayPlan, together: int = 0) -> plan_pb2.Plan:
+    return plan_document.document(REQUEST, *_prepared(_plan(*arrays, together=together)))
+
+
+def _text(*arrays: ArrayPlan) -> str:
+    plan = _plan(*arrays)
+    return plan_document.render(plan_document.summary(REQUEST, *_prepared(plan)), plan)
+
+
+def _prepared(plan: Plan) -> tuple[Any, Report]:
     report = Report("plan")
     report.source, report.options["maxtext.scan"] = "from", "true"
-    prepared: Any = SimpleNamespace(plan=plan, naming=SimpleNamespace(model_name="tiny"))
-    return plan_document.document(REQUEST, prepared, report)
+    return SimpleNamespace(plan=plan, naming=SimpleNamespace(model_name="tiny")), report
 
 
 def test_arrays_are_counted_in_units_and_bytes() -> None:
@@ -76,12 +87,32 @@ def test_plans_with_other_units_have_another_digest() -> None:
 
 def test_the_text_shows_the_largest_arrays_and_counts_the_rest() -> None:
     arrays = [_array(f"a{number:02}", (number + 1,), (1,)) for number in range(45)]
-    lines = plan_document.render(_document(*arrays)).splitlines()
+    lines = _text(*arrays).splitlines()
     assert "amplification 1.50" in "\n".join(lines)
     shown = [line.split()[0] for line in lines if line.startswith("a") and line[1:3].isdigit()]
     assert shown == [f"a{number:02}" for number in range(44, 4, -1)]
     assert lines[-1] == "and 5 smaller arrays (--plan_file lists all)"
-    assert "smaller" not in plan_document.render(_document(*arrays[:40]))
+    assert "smaller" not in _text(*arrays[:40])
+
+
+def test_the_text_shows_arrays_that_differ_in_numbers_alone_as_one_line() -> None:
+    experts = [_array(f"layers.{layer}.experts.{number}.w2", (6, 4), (3, 4)) for layer in (3, 4) for number in range(9)]
+    others = [_array("layers.9.w2", (6, 4), (3, 4)), _array("layers.3.experts.0.w3", (6, 4), (6, 4), "INVERTIBLE")]
+    rows = [line.split() for line in _text(*experts, *others).splitlines() if line.startswith("layers.")]
+    assert rows == [
+        ["layers.[3-4].experts.[0-8].w2", "18", "float32", *["6", "x", "4", "3", "x", "4", "36", "1728", "EXACT"]],
+        ["layers.9.w2", "1", "float32", *["6", "x", "4", "3", "x", "4", "2", "96", "EXACT"]],
+        ["layers.3.experts.0.w3", "1", "float32", *["6", "x", "4", "6", "x", "4", "1", "96", "INVERTIBLE"]],
+    ]
+
+
+def test_sums_are_what_the_message_with_all_arrays_says() -> None:
+    plan = _plan(_array("a", (5, 7), (2, 4)), _array("b", (3,), (1,)), together=4)
+    whole, sums = plan_document.document(REQUEST, *_prepared(plan)), plan_document.summary(REQUEST, *_prepared(plan))
+    assert (len(whole.array), len(sums.array), sums.digest) == (2, 0, "")
+    del whole.array[:]
+    whole.ClearField("digest")
+    assert whole == sums
 
 
 def test_the_file_gives_the_message_back(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from converters.engine.binding import Sides
 from converters.engine.plan import ArrayPlan, Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.values import ValuePath
-from converters.formats.base import Source, TensorInfo
+from converters.formats.base import Source, TensorInfo, exactness_of, piece_of
+from converters.quantized.blocks import ENCODING_BYTES, Blocks
 from mappings.language.arrays import Array
+from mappings.language.keeping import is_kept
 from mappings.language.regions import Move
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
@@ -39,12 +41,14 @@ class Grid:
         threads: how many units are worked on at a time.
         budget: bytes of buffers.
         fixed: sizes of units that an interrupted run of the same request chose, by array; the others are chosen anew.
+        blocks: the arrays that are encoded, whose units are whole blocks.
     """
 
     free: bool
     threads: int
     budget: int
     fixed: Mapping[str, Sizes] = dataclasses.field(default_factory=dict)
+    blocks: Blocks | None = None
 
 
 def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[str, str], grid: Grid) -> Plan:
@@ -64,10 +68,8 @@ def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[s
     by_target: dict[str, list[Move]] = defaultdict(list)
     for move in sides.composition.moves:
         by_target[move.target].append(move)
-    arrays = {
-        name: _array(name, by_target.get(name, []), sides, source, precision, recorded, grid)
-        for name in sides.composition.produced
-    }
+    maker = _Maker(sides, source, precision, recorded, grid)
+    arrays = {name: maker.array(name, by_target.get(name, [])) for name in sides.composition.produced}
     shared, decoded = grouping.groups(arrays, source, grid.budget)
     singles = (array.unit_bytes for array in arrays.values())
     largest = max((*singles, *(group.bytes for group in shared)), default=0)
@@ -95,14 +97,22 @@ def check_exactness(plan: Plan) -> None:
         [
             Diagnostic(
                 "EXACTNESS_NOT_MET",
-                f"{array.info.name} would be {array.path.exactness}: {array.path.source_dtype} stored as "
-                f"{array.path.target_dtype}.",
+                f"{array.info.name} would be {array.path.exactness}: {_how(array.path)}.",
                 subject=array.info.name,
             )
             for array in plan.arrays.values()
             if array.path.exactness not in ("EXACT", "INVERTIBLE")
         ]
     )
+
+
+def _how(path: ValuePath) -> str:
+    """What happens to the values of an array."""
+    if path.exactness == "LOSSY":
+        return f"{path.target_dtype} encoded in fewer bits"
+    if not path.source_ops and not path.target_ops and values.widens(path.source_dtype, path.target_dtype):
+        return f"decoded from codes, and rounded to {path.source_dtype}"
+    return f"{path.source_dtype} stored as {path.target_dtype}"
 
 
 def _refuse_unsupported(sides: Sides) -> None:
@@ -122,24 +132,49 @@ def _refuse_unsupported(sides: Sides) -> None:
     raise_all(found)
 
 
-def _array(
-    name: str,
-    moves: Sequence[Move],
-    sides: Sides,
-    source: Source,
-    precision: Precision,
-    recorded: Mapping[str, str],
-    grid: Grid,
-) -> ArrayPlan:
-    path = _path(name, moves, sides, source.tensors, precision, recorded)
-    spec = sides.target.arrays[name]
-    read_bytes = max((_read_bytes(source, read) for read in {move.source for move in moves}), default=0)
-    chunk = _fixed(grid.fixed.get(name), spec.shape) or _box(spec, path, moves, source, read_bytes, grid)
-    info = TensorInfo(name, spec.shape, path.target_dtype)
-    ones = [
-        move for fill in sides.composition.fills if fill.kind == "ONE" for move in fill.moves if move.target == name
-    ]
-    return ArrayPlan(info, chunk, path, tuple(moves), read_bytes, tuple(ones))
+class _Maker:
+    """Makes the plan of each array; the units of arrays that lie alike in their sources are computed once."""
+
+    def __init__(self, sides: Sides, source: Source, precision: Precision, recorded: Mapping[str, str], grid: Grid):
+        self._sides = sides
+        self._source = source
+        self._precision = precision
+        self._recorded = recorded
+        self._grid = grid
+        self._boxes: dict[object, Sizes] = {}
+        self._ones: dict[str, list[Move]] = defaultdict(list)
+        for fill in sides.composition.fills:
+            for move in fill.moves if fill.kind == "ONE" else ():
+                self._ones[move.target].append(move)
+
+    def array(self, name: str, moves: Sequence[Move]) -> ArrayPlan:
+        """The plan of one array, from the moves that fill it."""
+        source, spec = self._source, self._sides.target.arrays[name]
+        path = _path(name, moves, self._sides, source.tensors, self._precision, self._recorded)
+        reads = {move.source for move in moves}
+        if any(exactness_of(source, read) != "EXACT" for read in reads):
+            path = dataclasses.replace(path, exactness=values.worse(path.exactness, "ROUNDING"))
+        read_bytes = max((_read_bytes(source, read) for read in reads), default=0)
+        chunk = _fixed(self._grid.fixed.get(name), spec.shape)
+        if chunk is None:
+            alike = (
+                spec.shape,
+                spec.stack_axes,
+                is_kept(name),
+                path,
+                read_bytes,
+                grids.seen_by_cuts(moves, source.chunk),
+            )
+            if alike not in self._boxes:
+                self._boxes[alike] = _box(spec, path, moves, source, read_bytes, self._grid)
+            chunk = self._boxes[alike]
+        if self._grid.blocks is not None and name in self._grid.blocks.names:
+            chunk = self._grid.blocks.units(chunk, spec.shape)
+            path = dataclasses.replace(path, exactness=values.worse(path.exactness, "LOSSY"))
+            # Half of the codes of a unit, and of the temporaries: a unit counts all reads twice.
+            read_bytes += math.prod(chunk) // 2 + ENCODING_BYTES // 2
+        info = TensorInfo(name, spec.shape, path.target_dtype)
+        return ArrayPlan(info, chunk, path, tuple(moves), read_bytes, tuple(self._ones.get(name, ())))
 
 
 def _fixed(sizes: Sizes | None, shape: Sizes) -> Sizes | None:
@@ -157,7 +192,7 @@ def _box(
     aligned = grids.cuts(spec.shape, moves, source.chunk)
     gathered = plan_lib.gathered_width(path)
     width = gathered * (grids.sharing(moves, source.chunk) - 1) + sum(plan_lib.widths(path))
-    if grid.free:
+    if grid.free and not is_kept(spec.name):
         limit = max(min(_CHUNK_LIMIT, grid.budget // _CHUNKS_IN_BUDGET), _SMALLEST_UNIT)
         chunk = grids.free_chunk(spec.shape, spec.stack_axes, grids.rows_axis(moves), aligned, itemsize, limit)
         together = math.prod(max(size, min(step, n)) for size, step, n in zip(chunk, aligned, spec.shape, strict=True))
@@ -194,8 +229,10 @@ def _path(
     if not moves:
         asked = precision.of(name)
         return ValuePath(asked, asked, asked, (), spec.ops)
-    first = moves[0]
-    if any(move.source_ops != first.source_ops or move.target_ops != first.target_ops for move in moves):
+    # What was kept beside a source is plain, whatever the source's operations; it may fill a part of the array.
+    first = next((move for move in moves if not is_kept(move.source)), moves[0])
+    alike = all(move.source_ops == first.source_ops or is_kept(move.source) for move in moves)
+    if not alike or any(move.target_ops != first.target_ops for move in moves):
         raise RecastError.of("MAPPING_INVALID", f"{name} is filled by rules with different operations.", subject=name)
     return precision_lib.choose(
         target=name,
@@ -205,13 +242,13 @@ def _path(
         recorded=recorded.get(first.source, ""),
         keep_dtype=spec.keep_dtype,
         peer_dtype=spec.peer_dtype,
-        precision=precision,
+        precision=dataclasses.replace(precision, as_requested=False) if is_kept(name) else precision,
     )
 
 
 def _read_bytes(source: Source, name: str) -> int:
-    """Bytes that one read of a source array holds: a chunk, or nothing where memory is mapped."""
-    chunk = source.chunk(name)
+    """Bytes that one read of a source array holds: a chunk, or a piece that is decoded, or nothing of mapped memory."""
+    chunk = source.chunk(name) or piece_of(source, name)
     if chunk is None:
         return 0
     return math.prod(chunk) * values.itemsize(source.tensors[name].dtype)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from converters.engine import (
     binding,
+    decoding,
     drivers,
+    kept,
     manifest,
     model,
     naming,
     planning,
     processors,
+    requantizing,
     restacking,
     train_state,
 )
@@ -27,6 +29,8 @@ from converters.engine.naming import Naming
 from converters.engine.plan import Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.request import ConversionRequest
+from converters.quantized.blocks import Blocks
+from mappings.language import peers
 from mappings.language.layout import Layout
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from reporting.report import NoteLine, Report
@@ -46,6 +50,7 @@ class Prepared:
     sides: Sides
     plan: Plan
     residue: residue_lib.Residue
+    blocks: Blocks | None = None
 
 
 def prepare(
@@ -69,7 +74,11 @@ def prepare(
     """
     with report.step("validate_config"):
         subject = published or model.load(request, opened)
+    if request.source_format == "hf" and published is None:
+        opened = decoding.decoded(request, opened, subject, report)
     with report.step("bind") as step:
+        if opened.record_folder is not None:
+            kept.check_files(opened.record_folder.parent, digests=not request.plan_only)
         if restacking.applies(request):
             named, sides = restacking.bind(request, opened, subject)
         else:
@@ -79,28 +88,36 @@ def prepare(
             named = naming.resolve(request.model_name or subject.recorded_name, subject.config, format)
             sides = _bind(request, opened, subject, named)
         residue = _residue(opened, request)
+        blocks = requantizing.asked(request, opened, subject, sides)
         if opened.record_folder is not None:
             manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
+            kept.check_record(sides.composition, opened.source.tensors, subject.dtypes_of(request.target_format))
         report.model_name = named.model_name
         report.options.update(_shown(sides.source), **_shown(sides.target))
         report.notes.extend(_notes(sides))
+        if request.exactness == "as_requested":
+            report.notes.extend(NoteLine("PEER_DIFFERS", *found) for found in peers.differences(sides.target))
         step.lines.append(f"family {named.family}, model {named.model_name or '(any)'} ({named.reason})")
         step.lines.extend(sides.state.lines if sides.state is not None else ())
+        step.lines.extend(kept.lines(sides.source, sides.target, opened.source.tensors))
     with report.step("plan") as step:
         grid = planning.Grid(
             drivers.driver_of(request.target_format).free_grid,
             processors.workers(),
             request.memory_budget,
             grid_of_earlier_run,
+            blocks,
         )
-        plan = planning.make(sides, opened.source, _precision(request, subject), subject.logical_dtypes, grid)
+        precision = requantizing.widened(_precision(request, subject), blocks)
+        plan = planning.make(sides, opened.source, precision, subject.logical_dtypes, grid)
+        plan = requantizing.sized(plan, blocks)
         if request.require_exact:
             planning.check_exactness(plan)
         step.lines.extend(_plan_lines(plan))
     if not request.plan_only:
         with report.step("preflight"):
             _preflight(request, opened, plan)
-    return Prepared(opened, subject, named, sides, plan, residue)
+    return Prepared(opened, subject, named, sides, plan, residue, blocks)
 
 
 def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
@@ -123,20 +140,42 @@ def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Nam
     drivers.check_metadata(source.options.get("scan"), stated.get("scan"))
     unmapped = binding.check_header(source, header)
     _refuse_undecided(undecided)
-    given = {**subject.target_options, **named.options, **request.target_options}
-    target = binding.layout_for(family, named.family, request.target_format, given)
-    _check_multimodal(request, source, target)
+    # What was recorded because of an option gives way with it: the names of a part, with the spelling of all names.
+    implied = [binding.implied_options(family, named.family, request.target_format, o) for o in request.target_options]
+    recorded = {o: value for o, value in subject.target_options.items() if o not in frozenset().union(*implied)}
+    given = {**recorded, **named.options, **request.target_options}
+    bound = binding.layout_for(family, named.family, request.target_format, given)
+    _check_parts(request, source, bound)
+    target = kept.kept_by(source, bound, header, request.residue)
     masked = train_state.masked(source, header, opened.leaves)
-    return Sides(family, source, target, binding.compose(source, target, header, masked), unmapped)
+    # What a publisher wrote though it may be left out is written again.
+    same = request.source_format == request.target_format
+    wanted = _with_head(request, target, header if same else subject.dtypes_of(request.target_format))
+    return Sides(family, source, target, binding.compose(source, target, header, masked, wanted), unmapped)
 
 
-def _check_multimodal(request: ConversionRequest, source: Layout, target: Layout) -> None:
-    """Refuses to convert a vision part that the family does not have."""
+def _with_head(request: ConversionRequest, target: Layout, wanted: Collection[str]) -> Collection[str]:
+    """Optional arrays that the output gets, with or without those that are another one, where that was asked for."""
+    tied = {
+        name
+        for tensor in target.family.ties
+        for place in target.places.get(("", tensor), ())
+        for rank in place.ranks.values()
+        for name in place.names_of(rank)
+    }
+    return {"untie": {*wanted, *tied}, "tie": {*wanted} - tied}.get(request.tied_head, wanted)
+
+
+def _check_parts(request: ConversionRequest, source: Layout, target: Layout) -> None:
+    """Refuses to convert parts of a model that the family does not have: vision, layers that predict further tokens."""
     name = "use_multimodal"
     asked = {**request.source_options, **request.target_options}.get(name)
     if asked == "true" and name not in {**source.options, **target.options}:
         reason = "--use_multimodal is set, but this family has no vision part."
         raise RecastError.of("INVALID_FLAG", reason, subject=f"--{name}")
+    if request.target_options.get("mtp") == "true" and "mtp" not in target.options:
+        reason = "--enable_mtp is set, but MaxText has no place for such layers in this family."
+        raise RecastError.of("INVALID_FLAG", reason, subject="--enable_mtp")
 
 
 def _refuse_undecided(options: Mapping[str, tuple[object, ...]]) -> None:
@@ -188,10 +227,7 @@ def _preflight(request: ConversionRequest, opened: Opened, plan: Plan) -> None:
 
 def disk_bytes(plan: Plan) -> int:
     """What an output takes on the disk: arrays, headers and metadata, and while it is written a node for each unit."""
-    units = sum(
-        math.prod(-(-size // step) for size, step in zip(array.info.shape, array.chunk, strict=True))
-        for array in plan.arrays.values()
-    )
+    units = sum(array.unit_count for array in plan.arrays.values())
     return int(plan.bytes_out * 1.01) + (1 << 20) + units * _NODE_BYTES
 
 
@@ -236,6 +272,7 @@ def _amplified(plan: Plan) -> list[str]:
 
 def _notes(sides: Sides) -> list[NoteLine]:
     notes = [NoteLine(note.kind, note.array or note.tensor, note.reason) for note in sides.composition.notes]
+    notes.extend(kept.notes(sides.target, sides.composition))
     notes.extend(NoteLine("NOT_CONVERTED", name, reason) for name, reason in sides.unmapped.items())
     return notes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from converters.engine import allocator
 from converters.engine import residue as residue_lib
@@ -58,6 +58,9 @@ class _Onlooker:
 
     def declare(self, arrays: Sequence[Declared]) -> None:
         """Needs no announcement."""
+
+    def check_written(self, regions: Iterable[tuple[str, Region]]) -> None:
+        """Nothing was written."""
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
         """Passes a region on."""

@@ -37,6 +37,12 @@ class ConversionRequest:
         init_train_state: `adam` to give an output the state with which training starts; else empty.
         step: number of the output's step; None to take the source's.
         plan_only: stop after the plan; `plan_file` is where to write it as JSON.
+        requantize: `source` to store again as codes what the original stored so; else empty.
+        tied_head: what becomes of an output head that is the embedding: `untie` to write it out, `tie` to leave it out,
+            empty to do as the source does.
+        numbered_shards: whether even a single safetensors file is numbered and has an index.
+        extra_files: content of files that the output gets beside the checkpoint, by name.
+        config_changes: fields that the output's config.json gets in place of the source's.
         progress: how the run shows how far it is: one of reporting.progress.MODES.
     """
 
@@ -61,6 +67,11 @@ class ConversionRequest:
     train_state: str = ""
     init_train_state: str = ""
     step: int | None = None
+    requantize: str = ""
+    tied_head: str = ""
+    numbered_shards: bool = False
+    extra_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    config_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     progress: str = "auto"
     plan_only: bool = False
     plan_file: Path | None = None

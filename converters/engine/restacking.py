@@ -9,7 +9,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from converters.engine import binding, drivers, model, moved_residue, naming, train_state, values
+from converters.engine import binding, drivers, kept, model, moved_residue, naming, train_state, values
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides
 from converters.engine.drivers import Opened
@@ -46,8 +46,8 @@ def bind(request: ConversionRequest, opened: Opened, subject: Model) -> tuple[Na
     _check_state(request, tree)
     named = _named(request, subject)
     source, undecided = _source_layout(request, opened, subject, named)
-    target = _target_layout(request, source, named)
     header = opened.source.tensors
+    target = kept.kept_by(source, _target_layout(request, source, named), header, request.residue)
     weights = {
         name: info for name, info in header.items() if name not in source.arrays or not source.arrays[name].mirror
     }
@@ -102,7 +102,7 @@ def carry_residue(residue: residue_lib.Residue, plan: Plan, journal: residue_lib
 
 
 def _tree(opened: Opened) -> Tree:
-    tensors = opened.source.tensors
+    tensors = kept.own_of(opened.source.tensors)
     step = opened.step
     own = tensors.get(_STEP)
     if step is None and own is not None and not own.shape and own.dtype in ("int32", "int64", "uint32"):

@@ -59,7 +59,7 @@ class Resumed:
 
 def plan_digest(plan: Plan) -> str:
     """What two plans share whose units may be mixed in one output: arrays, grids, how values travel, the version."""
-    paths = {array.path: dataclasses.asdict(array.path) for array in plan.arrays.values()}
+    paths = {path: dataclasses.asdict(path) for path in {array.path for array in plan.arrays.values()}}
     said = [
         [name, array.info.dtype, array.info.shape, array.chunk, paths[array.path]]
         for name, array in plan.arrays.items()

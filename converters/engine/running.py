@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from converters.engine import checks, drivers
+from converters.engine import checks, drivers, requantizing
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
 from converters.engine.execute import Executor, Outcome
@@ -30,6 +30,7 @@ def run(
     staging: Staging,
     resumed: Resumed,
     step: StepRecord,
+    guard: MemoryGuard,
 ) -> Outcome:
     """Writes all units that are not written yet; afterwards the output's arrays are complete and durable.
 
@@ -43,10 +44,13 @@ def run(
     residue_out = residue_lib.Journal(staging.folder / RESIDUE)
     records = _usable(request, plan, resumed, residue_out)
     done = frozenset((record.array, record.box) for record in records)
-    sink = drivers.driver_of(request.target_format).sink(request, staging, prepared.sides, resumed.continues)
+    sink = drivers.sink_of(request, staging, prepared.sides, plan, resumed.continues)
+    sink = requantizing.encoding(sink, prepared.blocks, staging, resumed.continues)
     done_bytes = sum(record.bytes for record in records)
     try:
         sink.declare(drivers.declared(plan))
+        if records:
+            sink.check_written((record.array, record.box) for record in records)
 
         def make_durable() -> None:
             residue_out.sync()
@@ -79,15 +83,15 @@ def run(
             )
             mark = OpenRun.of_this_process(digest, "", request.memory_budget)
             with (
-                MemoryGuard(executor.stop, budget=request.memory_budget) as guard,
+                guard.telling(executor.stop),
                 Keeper(staging.folder, mark, lambda: (guard.limit, guard.peak_bytes, guard.peak_used)),
                 progress,
             ):
                 outcome = executor.run()
-        outcome.peak_bytes = guard.peak_bytes
         outcome.resumed_bytes = done_bytes
         _check_residue(request, outcome)
         sink.commit()
+        guard.check()
     except BaseException:
         sink.abort()
         raise

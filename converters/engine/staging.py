@@ -56,6 +56,10 @@ class Staging:
                 self._make_directories()
                 self._take_lock()
             except OSError as error:
+                if self._lock is not None and self.folder in self._made:
+                    # Nobody else has seen the folder in use: without its lock it can be removed again.
+                    with contextlib.suppress(OSError):
+                        (self.folder / _LOCK).unlink()
                 self._release()
                 self._unmake()
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
@@ -148,18 +152,18 @@ class Staging:
 
     def _take_lock(self) -> None:
         descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        self._lock = descriptor
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             said = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
             holder = said if said.isdecimal() else "unknown"
-            os.close(descriptor)
+            self._release()
             raise RecastError.of(
                 "DESTINATION_BUSY",
                 f"Another run (process {holder}) is writing to this directory.",
                 subject=str(self.destination),
             ) from error
-        self._lock = descriptor
         if not os.path.samestat(os.fstat(descriptor), os.stat(self.folder / _LOCK)):
             self._release()
             raise RecastError.of("DESTINATION_BUSY", "Another run has just ended here.", subject=str(self.destination))

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import threading
@@ -117,6 +118,44 @@ def test_a_second_run_on_the_same_destination_is_refused(tmp_path: Path) -> None
     assert caught.value.diagnostics[0].id == "DESTINATION_BUSY"
     assert (first.root / "a").exists()
     first.discard()
+
+
+@pytest.mark.parametrize("call", ["fcntl.flock", "os.fstat"])
+def test_a_lock_that_cannot_be_taken_leaves_no_trace_where_nothing_was(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        _failing(patched, call)
+        with pytest.raises(OSError, match="No locks available"):
+            Staging(tmp_path / "new" / "out").open()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["fcntl.flock", "os.fstat"])
+def test_a_lock_that_cannot_be_taken_costs_no_unit_of_an_earlier_run(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = _filled(tmp_path, a="1")
+    earlier.keep()
+    with monkeypatch.context() as patched:
+        _failing(patched, call)
+        with pytest.raises(OSError, match="No locks available"):
+            Staging(tmp_path).open()
+    assert (earlier.root / "a").read_text() == "1"
+    assert (earlier.folder / "lock").exists()
+    again = Staging(tmp_path)
+    again.open()
+    assert (again.root / "a").read_text() == "1"
+    again.discard()
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A file system without locks, or one that fails right after it gave one."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(call, fail)
 
 
 def test_what_an_interrupted_run_left_is_removed(tmp_path: Path) -> None:

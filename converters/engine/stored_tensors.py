@@ -13,9 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
-from converters.engine import values
+from converters.engine import kept, values
 from converters.engine.values import AnyArray
 from converters.formats.base import Region, TensorInfo
+from mappings.language import keeping
+from mappings.language.keeping import is_kept
 from reporting.diagnostics import Diagnostic, RecastError
 
 Box = tuple[tuple[int, int], ...]
@@ -37,10 +39,30 @@ class _Readable(Protocol):
 class StoredTensors:
     """Tensors by name, each from the part of the checkpoint that holds it. Thread-safe."""
 
-    def __init__(self, holders: Mapping[str, _Readable], faults: Mapping[str, Sequence[Diagnostic]]):
-        """Args: what reads each tensor that could be opened, and why the others could not."""
+    def __init__(
+        self,
+        holders: Mapping[str, _Readable],
+        faults: Mapping[str, Sequence[Diagnostic]],
+        stored: Mapping[str, str] | None = None,
+    ):
+        """Makes it.
+
+        Args:
+            holders: what reads each tensor that could be opened.
+            faults: why the others could not.
+            stored: the names by which holders know tensors, where these are others.
+        """
         self._holders = holders
         self._faults = faults
+        self._stored = stored or {}
+
+    def joined(self, beside: StoredTensors, names: Mapping[str, str]) -> StoredTensors:
+        """These tensors and others; `names` are those by which the others are asked for here."""
+        return StoredTensors(
+            {**self._holders, **{names[name]: holder for name, holder in beside._holders.items() if name in names}},
+            {**self._faults, **{names[name]: fault for name, fault in beside._faults.items()}},
+            {new: name for name, new in names.items()},
+        )
 
     def info(self, name: str) -> TensorInfo:
         """Shape and dtype as stored.
@@ -50,7 +72,7 @@ class StoredTensors:
         """
         if name not in self._holders:
             raise RecastError(self._faults[name])
-        return self._holders[name].tensors[name]
+        return self._holders[name].tensors[self._stored.get(name, name)]
 
     def digest(self, name: str, box: Box, limit: int) -> tuple[str, int]:
         """BLAKE3 of a region's bytes in C order, and their number; read in parts of about `limit` bytes.
@@ -60,8 +82,8 @@ class StoredTensors:
         """
         import blake3
 
-        holder = self._holders[name]
-        info = holder.tensors[name]
+        holder, stored = self._holders[name], self._stored.get(name, name)
+        info = holder.tensors[stored]
         inside = len(box) == len(info.shape) and all(
             0 <= a <= b <= n for (a, b), n in zip(box, info.shape, strict=True)
         )
@@ -70,10 +92,10 @@ class StoredTensors:
         hasher = blake3.blake3()
         size = 0
         for part in _parts(box, values.itemsize(info.dtype), limit):
-            data = np.ascontiguousarray(holder.read(name, part)).reshape(-1).view(np.uint8)
+            data = np.ascontiguousarray(holder.read(stored, part)).reshape(-1).view(np.uint8)
             size += data.nbytes
             hasher.update(data.data)
-            holder.release(name, part)
+            holder.release(stored, part)
         return str(hasher.hexdigest()), size
 
     def close(self) -> None:
@@ -84,9 +106,10 @@ class StoredTensors:
 
 def open_tensors(root: Path, names: Sequence[str]) -> StoredTensors:
     """Opens tensors of an output one by one; what cannot be opened is an error only where it is asked for."""
-    if any(root.glob("*.safetensors")):
-        return _from_safetensors(root, names)
-    return _from_orbax(root, names)
+    own = [name for name in names if not is_kept(name)]
+    beside = {name.removeprefix(keeping.ROOT): name for name in names if is_kept(name)}
+    opened = _from_safetensors(root, own) if any(root.glob("*.safetensors")) else _from_orbax(root, own)
+    return opened.joined(_from_safetensors(root / kept.PLACE, list(beside)), beside) if beside else opened
 
 
 def _from_safetensors(root: Path, names: Sequence[str]) -> StoredTensors:

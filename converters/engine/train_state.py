@@ -14,12 +14,14 @@ from typing import Any
 from converters.engine import mirrors
 from converters.engine.binding import Sides
 from converters.engine.carried_state import CarriedState
+from converters.engine.kept import own_of
 from converters.engine.mirrors import Mirror
 from converters.formats.base import TensorInfo
 from converters.formats.orbax_extended import Extended
 from converters.formats.orbax_metadata import DICT_KEY, SEQUENCE_KEY, Leaf
 from mappings.language.arrays import Array
 from mappings.language.composition import Note
+from mappings.language.keeping import is_kept
 from mappings.language.layout import Layout
 from mappings.language.regions import Dim, Move
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
@@ -122,6 +124,8 @@ def initialise(sides: Sides, tree: Tree, dtypes: Mapping[str, str], step: int | 
     first = ((_OPTIMIZER, DICT_KEY), ("0", SEQUENCE_KEY))
     for moment in ("mu", "nu"):
         for name in sides.composition.produced:
+            if is_kept(name):
+                continue
             below = tuple((key, DICT_KEY) for key in name.split(".")[1:])
             extension.add_zeros(_leaf((*first, (moment, DICT_KEY), *below)), sides.target.arrays[name], dtypes[name])
     extension.add_zeros(_leaf((*first, ("count", DICT_KEY))), None, "int32")
@@ -138,8 +142,9 @@ def initialise(sides: Sides, tree: Tree, dtypes: Mapping[str, str], step: int | 
 
 def masked(source: Layout, header: Mapping[str, TensorInfo], leaves: Mapping[str, Leaf]) -> frozenset[str]:
     """Names in a training state for which an empty node stands, since an optimizer was given other weights only."""
-    weights = {name for name, array in source.arrays.items() if not array.mirror and name in header}
-    others = (name for name in header if name not in weights)
+    own = own_of(header)
+    weights = {name for name, array in source.arrays.items() if not array.mirror and name in own}
+    others = (name for name in own if name not in weights)
     found = mirrors.find(weights, source.source.node.root, others, _nodes(leaves, header))
     return frozenset(mirror.name_of(weight) for mirror in found for weight in mirror.masked)
 
@@ -166,6 +171,8 @@ class _Extension:
     def add_weights(self) -> None:
         """Gives the weights of the output the keys that those of the source have, by name and beyond it."""
         for target in self._sides.composition.produced:
+            if is_kept(target):
+                continue
             sources = [move.source for move in self._feeds[target]]
             tail = _tail(sources[0], self._tree.leaves.get(sources[0])) if sources else ()
             self._leaves[target] = _leaf((*((key, DICT_KEY) for key in target.split(".")), *tail))

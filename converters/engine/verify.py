@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from converters.engine.gather import chunk_pieces
 from converters.engine.plan import ArrayPlan, Plan, Unit
 from converters.engine.values import AnyArray
 from converters.formats.base import Source
+from mappings.language.keeping import is_kept
 from mappings.language.regions import Move
 from reporting.diagnostics import Diagnostic
 
@@ -27,6 +28,9 @@ from reporting.diagnostics import Diagnostic
 _UNITS_PER_ARRAY = 2
 _FEW_ARRAYS = 64
 _POINTS_PER_UNIT = 32
+
+
+Nearest = Callable[[str, AnyArray, AnyArray], AnyArray]
 
 
 class ElementReader(Protocol):
@@ -64,15 +68,30 @@ def sample(plan: Plan, source: Source, seed: int) -> Iterator[tuple[ArrayPlan, P
 
 
 def compare(
-    array: ArrayPlan, points: Points, source: ElementReader, target: ElementReader, residue: residue_lib.Residue
+    array: ArrayPlan,
+    points: Points,
+    source: ElementReader,
+    target: ElementReader,
+    residue: residue_lib.Residue,
+    nearest: Nearest = lambda name, at, values: values,
 ) -> list[Diagnostic]:
-    """Reads the points on both sides; every element that is not what it must be is one diagnostic."""
+    """Reads the points on both sides; every element that is not what it must be is one diagnostic.
+
+    Args:
+        array: what the points belong to.
+        points: where to look.
+        source: reads the source.
+        target: reads the output.
+        residue: of the source.
+        nearest: from values at coordinates of an array of the output, what that can hold of them.
+    """
     path = array.path
     read = source.elements(points.source, points.source_at)
-    logical = values.decode(np.ascontiguousarray(read), path.source_ops, path.logical_dtype)
+    ops = () if is_kept(points.source) else path.source_ops
+    logical = values.decode(np.ascontiguousarray(read), ops, path.logical_dtype)
     if path.source_ops and points.source in residue.arrays():
         logical = _patched(points, read, logical, residue)
-    expected = values.encode(logical, path.target_ops, path.target_dtype)
+    expected = nearest(points.target, points.target_at, values.encode(logical, path.target_ops, path.target_dtype))
     found = np.ascontiguousarray(target.elements(points.target, points.target_at))
     if found.dtype != expected.dtype:
         reason = f"The array is stored as {found.dtype}, not {expected.dtype}."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -69,11 +70,57 @@ class Source(Protocol):
         """Releases files and memory."""
 
 
+class Reader(Protocol):
+    """Reads single elements of a checkpoint, by other code than wrote it."""
+
+    def names(self) -> frozenset[str]:
+        """The arrays that are there."""
+
+    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
+        """The values at integer coordinates [n, rank], in the stored dtype, [n]."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A source of which some arrays are decoded as they are read, which allocates memory and may round."""
+
+    def piece(self, name: str) -> tuple[int, ...] | None:
+        """The box sizes in which a large region of an array is to be read; None where reading allocates nothing."""
+
+    def exactness(self, name: str) -> str:
+        """EXACT where the values are those that the codes stand for, else ROUNDING."""
+
+
+def piece_of(source: Source, name: str) -> tuple[int, ...] | None:
+    """The box sizes in which a large region is to be read, None where that allocates nothing."""
+    decoder = _decoder(source)
+    return decoder.piece(name) if decoder is not None else None
+
+
+def exactness_of(source: Source, name: str) -> str:
+    """EXACT or ROUNDING: what happens to values while they are read."""
+    decoder = _decoder(source)
+    return decoder.exactness(name) if decoder is not None else "EXACT"
+
+
+def _decoder(source: Source) -> Decoder | None:
+    return cast(Decoder, source) if _decodes(type(source)) else None
+
+
+@functools.cache
+def _decodes(kind: type[Source]) -> bool:
+    # Asked for each array of a model; `isinstance` looks at every attribute of the protocol each time.
+    return issubclass(kind, Decoder)
+
+
 class Sink(Protocol):
     """A checkpoint being written; `write` may be called from several threads."""
 
     def declare(self, arrays: Sequence[Declared]) -> None:
         """States every array before the first write."""
+
+    def check_written(self, regions: Iterable[tuple[str, Region]]) -> None:
+        """Holds regions that an earlier sink made durable against the files; raises RecastError UNFINISHED_RUN."""
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
         """Stores C-contiguous values of the declared dtype; returns once `values` may be reused."""

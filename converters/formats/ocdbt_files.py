@@ -39,7 +39,28 @@ def reachable_files(items: Path, *, history: bool = True) -> frozenset[str]:
     Raises:
         RecastError: ORBAX_ARRAY_UNREADABLE where a node cannot be read.
     """
-    reached = {MANIFEST}
+    return frozenset(_reached(items, history=history))
+
+
+def lost_files(items: Path) -> list[str]:
+    """The files that the current version reaches and that are gone, or end before what it finds in them.
+
+    Raises:
+        RecastError: ORBAX_ARRAY_UNREADABLE where a node cannot be read.
+    """
+    return sorted(name for name, end in _reached(items, history=False).items() if _size(items / name) < end)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _reached(items: Path, *, history: bool) -> dict[str, int]:
+    """Each file, and where the last byte ends that is found in it."""
+    reached = {MANIFEST: 0}
     context = new_context()
     try:
         base = ts.KvStore.open({"driver": "file", "path": f"{items}/"}, context=context).result()
@@ -54,7 +75,7 @@ def reachable_files(items: Path, *, history: bool = True) -> frozenset[str]:
                 _note(future.result()["entries"], reached, seen, todo)
     except (ValueError, OSError) as error:
         raise RecastError([unreadable(MANIFEST, error)]) from error
-    return frozenset(reached)
+    return reached
 
 
 def compact(items: Path) -> None:
@@ -110,13 +131,14 @@ def _copy(items: Path, draft: Path) -> None:
         raise unwritable(str(items), error) from error
 
 
-def _note(entries: list[Mapping[str, Any]], reached: set[str], seen: set[str], todo: list[str]) -> None:
+def _note(entries: list[Mapping[str, Any]], reached: dict[str, int], seen: set[str], todo: list[str]) -> None:
     """Takes the files that entries refer to into `reached`, and nodes not seen before into `todo`."""
     for place in _places(entries):
         kind, _, rest = place.partition(":")
-        file, _, _ = rest.rsplit(":", 2)
+        file, offset, length = rest.rsplit(":", 2)
         base, _, name = file.partition(":")
-        reached.add(unquote(base) + unquote(name))
+        path = unquote(base) + unquote(name)
+        reached[path] = max(reached.get(path, 0), int(offset) + int(length))
         if kind != "value" and place not in seen:
             seen.add(place)
             todo.append(place)

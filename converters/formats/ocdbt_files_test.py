@@ -1,5 +1,6 @@
 """The databases here are made by TensorStore alone; what is reached is judged by taking the other files away."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -195,6 +196,23 @@ def test_a_node_that_lost_its_end_is_noticed(items: Path) -> None:
     with pytest.raises(RecastError) as caught:
         ocdbt_files.reachable_files(items, history=False)
     assert caught.value.diagnostics[0].id == "ORBAX_ARRAY_UNREADABLE"
+
+
+def test_files_of_values_that_are_gone_or_lost_their_end_are_listed(items: Path) -> None:
+    assert ocdbt_files.lost_files(items) == []
+    values = [name for name in ocdbt_files.reachable_files(items, history=False) if name.startswith("d/")]
+    found = set()
+    for name in values:
+        file = items / name
+        content = file.read_bytes()
+        for left in (None, content[:-1]):
+            file.unlink() if left is None else file.write_bytes(left)
+            # Where a node was lost, nothing can be listed.
+            with contextlib.suppress(RecastError):
+                assert ocdbt_files.lost_files(items) == [name]
+                found.add((name, left is None))
+        file.write_bytes(content)
+    assert {gone for _, gone in found} == {True, False}
 
 
 def test_a_database_that_cannot_be_read_is_an_error(items: Path, tmp_path: Path) -> None:

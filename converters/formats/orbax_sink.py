@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,15 @@ class OrbaxSink:
         for stored in self._arrays.values():
             self._files.wrote(stored, None)
         self._open = True
+
+    def check_written(self, regions: Iterable[tuple[str, Region]]) -> None:
+        """Looks for the files of regions that an earlier sink made durable.
+
+        Raises:
+            RecastError: UNFINISHED_RUN where one is gone.
+        """
+        for name, region in regions:
+            self._files.check_written(self._arrays[name], region)
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
         """Stores whole chunks; returns once a reader would find them, which `sync` makes durable.

@@ -318,7 +318,7 @@ def test_a_database_that_lost_what_it_refers_to_is_not_resumed(tmp_path: Path) -
     with pytest.raises(RecastError) as caught:
         opened(tmp_path, resume=True)
     assert id_of(caught) == "UNFINISHED_RUN"
-    assert "--overwrite" in caught.value.diagnostics[0].suggestion
+    assert "starts from the beginning" in caught.value.diagnostics[0].suggestion
 
 
 def test_other_arrays_than_those_written_are_not_resumed(tmp_path: Path) -> None:

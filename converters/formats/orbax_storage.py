@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from converters.formats import ocdbt_files
 from converters.formats.base import Declared, Region
 from converters.formats.durable import sync_directory, sync_file, sync_files
-from converters.formats.storage_errors import writing
+from converters.formats.storage_errors import damaged, missing, writing
 from converters.formats.tensorstore_io import array_spec, database_config
 from reporting.diagnostics import RecastError
 
@@ -21,7 +21,6 @@ NO_COMPRESSION = "none"
 _DATA_FILE_BYTES = 1 << 20
 """A data file is closed once it holds this much. TensorStore fills one file at a time, and only closed ones are written
 at once, so that with larger files the threads would wait for each other."""
-_AGAIN = "Pass --overwrite to start again."
 _UNFINISHED_SUFFIX = ".__lock"
 
 
@@ -116,6 +115,9 @@ class Files(Protocol):
     def resume(self) -> None:
         """Removes the parts of files that a killed writer left; raises RecastError UNFINISHED_RUN if it lost some."""
 
+    def check_written(self, declared: Declared, region: Region) -> None:
+        """Raises RecastError UNFINISHED_RUN if a region that was durable is gone."""
+
 
 def files_of(form: Form, items: Path) -> Files:
     """The files of an item in a form."""
@@ -129,6 +131,7 @@ class _Database:
         self._items = items
         self._data = items / ocdbt_files.DATA
         self._synced: set[str] = set()
+        self._begun = False
         self._lock = threading.Lock()
 
     def wrote(self, declared: Declared, region: Region | None) -> None:
@@ -153,15 +156,21 @@ class _Database:
         _remove_unfinished(self._items)
         if self._data.is_dir():
             _remove_unfinished(self._data)
-        if not (self._items / ocdbt_files.MANIFEST).exists():
+        self._begun = (self._items / ocdbt_files.MANIFEST).exists()
+        if not self._begun:
             return
         try:
-            ocdbt_files.reachable_files(self._items, history=False)
+            lost = ocdbt_files.lost_files(self._items)
         except RecastError as error:
-            # The manifest became durable, and what it refers to did not: only a machine that stopped does this.
-            reason = f"what the interrupted run wrote was damaged when it ended: {error.diagnostics[0].reason}"
-            subject = str(self._items)
-            raise RecastError.of("UNFINISHED_RUN", reason, subject=subject, suggestion=_AGAIN) from error
+            # The manifest became durable, and what it refers to did not: a machine that stopped, or somebody's removal.
+            raise damaged(self._items, error.diagnostics[0].reason) from error
+        if lost:
+            raise damaged(self._items, missing(lost))
+
+    def check_written(self, declared: Declared, region: Region) -> None:
+        # What the database holds `resume` has looked at; without its manifest another one has begun.
+        if not self._begun:
+            raise damaged(self._items, missing([ocdbt_files.MANIFEST]))
 
 
 class _Directories:
@@ -198,6 +207,11 @@ class _Directories:
     def resume(self) -> None:
         for directory, _, _ in os.walk(self._items):
             _remove_unfinished(Path(directory))
+
+    def check_written(self, declared: Declared, region: Region) -> None:
+        lost = [path for path in self._form.files(declared, region) if not (self._items / path).is_file()]
+        if lost:
+            raise damaged(self._items, missing(lost))
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -55,13 +55,16 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
-def plan_shards(tensors: Sequence[TensorInfo], max_shard_size: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
+def plan_shards(
+    tensors: Sequence[TensorInfo], max_shard_size: int, metadata: Mapping[str, str], *, numbered: bool = False
+) -> tuple[Shard, ...]:
     """The files that hold tensors given in the order of the model.
 
     Args:
         tensors: at least one, with distinct names.
         max_shard_size: bytes of tensors per file; a larger tensor has a file of its own.
         metadata: the `__metadata__` of each file.
+        numbered: whether a single file is model-00001-of-00001.safetensors.
 
     Raises:
         ValueError: no tensors, or a name twice.
@@ -69,19 +72,19 @@ def plan_shards(tensors: Sequence[TensorInfo], max_shard_size: int, metadata: Ma
     if not tensors or len({tensor.name for tensor in tensors}) != len(tensors):
         raise ValueError("shards need at least one tensor, and distinct names")
     groups = list(_split(tensors, max_shard_size))
-    if len(groups) == 1:
+    if len(groups) == 1 and not numbered:
         return (_shard(SINGLE_FILE, groups[0], metadata),)
     names = (f"model-{number:05d}-of-{len(groups):05d}.safetensors" for number in range(1, len(groups) + 1))
     return tuple(_shard(name, group, metadata) for name, group in zip(names, groups, strict=True))
 
 
 def index_file(shards: Sequence[Shard]) -> tuple[str, bytes] | None:
-    """Name and content of the index as transformers 5 writes it; None for a single file.
+    """Name and content of the index as transformers 5 writes it; None for a single file without a number.
 
     `total_parameters` counts the elements that are stored; transformers counts the model's parameters, which differs
     where a stored tensor is a buffer.
     """
-    if len(shards) == 1:
+    if [shard.file for shard in shards] == [SINGLE_FILE]:
         return None
     entries = [(name, shard.file, entry) for shard in shards for name, entry in shard.entries.items()]
     index: dict[str, Any] = {

@@ -18,7 +18,7 @@ from converters.formats.durable import sync_directory, sync_files, write_file
 from converters.formats.regions import check_inside, shape_of
 from converters.formats.safetensors_header import Entry
 from converters.formats.safetensors_shards import DEFAULT_MAX_SHARD_SIZE, Shard, index_file, plan_shards
-from converters.formats.storage_errors import writing
+from converters.formats.storage_errors import damaged, missing, writing
 from reporting.diagnostics import RecastError
 
 _PIECE = 8 << 20
@@ -43,6 +43,7 @@ class SafetensorsSink:
         max_shard_size: int = DEFAULT_MAX_SHARD_SIZE,
         metadata: Mapping[str, str] = _METADATA,
         resume: bool = False,
+        numbered: bool = False,
     ) -> None:
         """Touches no file yet.
 
@@ -50,6 +51,7 @@ class SafetensorsSink:
             directory: an existing directory.
             max_shard_size: bytes of tensors per file, as in `save_pretrained`.
             metadata: the `__metadata__` of each file.
+            numbered: whether a single file has a number and an index too.
             resume: keep what an earlier sink with the same declarations wrote; without it no file may exist yet.
         """
         self.directory = directory
@@ -57,7 +59,9 @@ class SafetensorsSink:
         self._max_shard_size = max_shard_size
         self._metadata = dict(metadata)
         self._resume = resume
+        self._numbered = numbered
         self._places: dict[str, tuple[Shard, Entry]] = {}
+        self._made: set[str] = set()
         self._unsynced: set[str] = set()
         self._writing: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -70,7 +74,8 @@ class SafetensorsSink:
             RecastError: DISK_FULL, DESTINATION_EXISTS, DESTINATION_NOT_WRITABLE, INPUT_OUTPUT.
             ValueError: no arrays, or a name twice.
         """
-        self.shards = plan_shards([array.info for array in arrays], self._max_shard_size, self._metadata)
+        infos = [array.info for array in arrays]
+        self.shards = plan_shards(infos, self._max_shard_size, self._metadata, numbered=self._numbered)
         self._places = {name: (shard, entry) for shard in self.shards for name, entry in shard.entries.items()}
         for shard in self.shards:
             self._allocate(shard)
@@ -78,6 +83,16 @@ class SafetensorsSink:
         sync_directory(self.directory)
         self._writing = {shard.file: threading.Lock() for shard in self.shards}
         self._open = True
+
+    def check_written(self, regions: Iterable[tuple[str, Region]]) -> None:
+        """Looks for the files of regions that an earlier sink made durable.
+
+        Raises:
+            RecastError: UNFINISHED_RUN where one was gone, or had lost its end, before `declare` made it anew.
+        """
+        lost = {self._places[name][0].file for name, _ in regions} & self._made
+        if lost:
+            raise damaged(self.directory, missing(sorted(lost)))
 
     def write(self, name: str, region: Region, values: AnyArray) -> None:
         """Stores a region; returns once the system has the bytes, which `sync` makes durable.
@@ -138,6 +153,8 @@ class SafetensorsSink:
             except FileExistsError as error:
                 raise RecastError.of("DESTINATION_EXISTS", f"{path} exists", subject=str(path)) from error
             try:
+                if os.fstat(descriptor).st_size < shard.size:
+                    self._made.add(shard.file)
                 old = os.pread(descriptor, len(shard.header), 0)
                 # A killed run may have written only the first part of the header.
                 if not shard.header.startswith(old.rstrip(b"\0")):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reporting.diagnostics import RecastError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FROM_THE_BEGINNING = "Run the command again: the damaged files are removed by now, and it starts from the beginning."
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -41,6 +42,23 @@ def reading(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise read_error(error, path) from error
+
+
+def damaged(place: Path, why: str) -> RecastError:
+    """UNFINISHED_RUN: what an interrupted run had written is not as it left it.
+
+    Args:
+        place: where it lies.
+        why: a sentence.
+    """
+    reason = f"The unfinished run cannot be continued: what it had written is damaged. {why}"
+    return RecastError.of("UNFINISHED_RUN", reason, subject=str(place), suggestion=_FROM_THE_BEGINNING)
+
+
+def missing(files: Sequence[str]) -> str:
+    """A sentence about files that are gone or too short."""
+    others = f" and {len(files) - 1} more are" if len(files) > 1 else " is"
+    return f"{files[0]}{others} gone, or cut short."
 
 
 def _read_error_id(number: int | None) -> str:

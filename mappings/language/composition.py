@@ -45,7 +45,9 @@ class Composition:
     consumed: frozenset[str]
 
 
-def compose(source: Layout, target: Layout, present: Container[str] | None = None) -> Composition:
+def compose(
+    source: Layout, target: Layout, present: Container[str] | None = None, wanted: Container[str] = ()
+) -> Composition:
     """The moves that turn one layout of a model into another.
 
     Args:
@@ -53,6 +55,7 @@ def compose(source: Layout, target: Layout, present: Container[str] | None = Non
         target: where they go.
         present: full names of the arrays that the source has. They decide whether optional arrays and training
             state are there; without them neither is.
+        wanted: full names of optional arrays that the target gets, of which others may be named too.
 
     Raises:
         MappingErrors: the target needs what the source does not keep, the two cut an axis in ways that do not
@@ -61,15 +64,16 @@ def compose(source: Layout, target: Layout, present: Container[str] | None = Non
     """
     if source.family is not target.family:
         raise ValueError("source and target are bound to different families")
-    composer = _Composer(source, target, present if present is not None else ())
+    composer = _Composer(source, target, present if present is not None else (), wanted)
     return composer.compose()
 
 
 class _Composer:
-    def __init__(self, source: Layout, target: Layout, present: Container[str]):
+    def __init__(self, source: Layout, target: Layout, present: Container[str], wanted: Container[str]):
         self._source = source
         self._target = target
         self._present = present
+        self._wanted = wanted
         self._issues = Issues()
         self._moves: list[Move] = []
         self._fills: list[Fill] = []
@@ -113,13 +117,13 @@ class _Composer:
         tied = self._held(self._source.family.tensors[tied_to]) if tied_to else {}
         self._check_copies(held)
         self._check_tie(held, tied)
-        wanted: set[IndexValue] = set()
+        supplied: set[IndexValue] = set()
         for place in self._target.places.get(("", tensor.id), ()):
-            if not place.form.optional:
-                wanted.update(place.ranks)
-                self._supply(place, held, tied, tied_to)
+            values = [value for value, rank in place.ranks.items() if self._is_made(place, rank)]
+            supplied.update(values)
+            self._supply(place, values, held, tied, tied_to)
         for value, place in held.items():
-            if value not in wanted:
+            if value not in supplied:
                 self._left_over(tensor, value, place, tied_to)
 
     def _held(self, tensor: Tensor) -> dict[IndexValue, Place]:
@@ -132,19 +136,24 @@ class _Composer:
                     self._consumed.update(place.names_of(rank))
         return held
 
+    def _is_made(self, place: Place, rank: int) -> bool:
+        return not place.form.optional or all(name in self._wanted for name in place.names_of(rank))
+
     def _is_present(self, name: str) -> bool:
         return all(stored.name in self._present for stored in self._source.arrays[name].stored)
 
     def _supply(
         self,
         place: Place,
+        supplied: Iterable[IndexValue],
         held: Mapping[IndexValue, Place],
         tied: Mapping[IndexValue, Place],
         tied_to: str | None,
     ) -> None:
         """Gives a place of the target its values."""
         sources: dict[Place, list[IndexValue]] = {}
-        for value, rank in place.ranks.items():
+        for value in supplied:
+            rank = place.ranks[value]
             origin = held.get(value) or tied.get(value)
             if origin is None:
                 self._lacking(place, value)

@@ -430,3 +430,21 @@ def test_tensors_without_elements_take_no_part() -> None:
     composition = compose(bind(family, PLAIN), bind(family, STACKED))
     assert "extra" not in {move.tensor for move in composition.moves}
     assert not composition.notes
+
+
+# ---- optional arrays
+
+
+def test_an_optional_array_of_the_target_is_made_where_it_is_wanted(tied: Family) -> None:
+    plain, sharded = bind(tied, PLAIN), bind(tied, SHARDED)
+    plain_names = {name for name in plain.arrays if name != "head"}
+    assert set(compose(sharded, plain, sharded.arrays).produced) == plain_names
+    wanted = compose(sharded, plain, sharded.arrays, wanted=["head", "of another model"])
+    assert set(wanted.produced) == {*plain_names, "head"}
+
+
+def test_a_tied_array_that_is_wanted_gets_the_values_of_the_other(tied: Family) -> None:
+    plain, stacked = bind(tied, PLAIN), bind(tied, STACKED.replace('refill: MEAN mean_of: "embed"', "refill: ZERO"))
+    arrays = numbered(stacked)
+    made = run(compose(stacked, plain, arrays, wanted=["head"]), arrays)
+    assert np.array_equal(made["head"], arrays["embed"])

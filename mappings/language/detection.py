@@ -52,6 +52,7 @@ class Detection:
         undecided: options that change values and that neither header nor defaults decide, with the candidates.
         defaulted: options that the header leaves open but that change no value; they have their default.
         nearest: where nothing fits, all differences from the nearest combination.
+        layout: bound with `options`; None where some are undecided.
     """
 
     fits: bool
@@ -59,6 +60,7 @@ class Detection:
     undecided: Mapping[str, tuple[object, ...]]
     defaulted: tuple[str, ...]
     nearest: tuple[Difference, ...]
+    layout: Layout | None
 
 
 def detect(
@@ -94,7 +96,7 @@ def detect(
         return _decide(family, source, fitting, fixed)
     if nearest is None:
         raise errors or MappingErrors.of(source.location, "no combination of option values", "option")
-    return Detection(False, nearest[0].options, {}, (), nearest[1])
+    return Detection(False, nearest[0].options, {}, (), nearest[1], nearest[0])
 
 
 def open_options(
@@ -194,7 +196,7 @@ def _decide(family: Family, source: LayoutSource, fitting: list[Layout], fixed: 
         known[option.name] = chosen
         fitting = [layout for layout in fitting if layout.options[option.name] == chosen]
     options = {name: value for name, value in fitting[0].options.items() if name not in undecided}
-    return Detection(True, options, undecided, tuple(defaulted), ())
+    return Detection(True, options, undecided, tuple(defaulted), (), None if undecided else fitting[0])
 
 
 class _Comparison:

@@ -132,7 +132,7 @@ def _why_not(id: str, place: Place, other: Layout, tied_to: str | None) -> str:
     value: IndexValue = next(iter(place.ranks), ())
     absence = other.absence(id, value)
     if absence is not None:
-        return absence.reason
+        return f"{absence.reason}; kept beside it" if absence.keep else absence.reason
     return f"tied to '{tied_to}'" if tied_to else f"'{other.format}' has no place for it"
 
 

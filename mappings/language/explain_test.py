@@ -119,3 +119,9 @@ def test_a_family_without_example_needs_a_config(tmp_path: Path) -> None:
     with pytest.raises(MappingErrors, match="family 'toy' has no example"):
         explain_formats("toy", "plain", "plain", root=tmp_path)
     assert explain_formats("toy", "plain", "plain", {}, root=tmp_path) == ()
+
+
+def test_the_note_of_a_tensor_that_is_kept_beside_a_checkpoint_says_so() -> None:
+    rows = explain_formats("deepseek3", "hf", "maxtext")
+    notes = {row.note for row in rows if row.target is None and row.tensor.startswith("mtp.")}
+    assert notes == {"MaxText's to_maxtext keeps no MTP layers; kept beside it"}

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from mappings.language import requirements
 from mappings.language.errors import Issues, MappingErrors
 from mappings.language.limits import MAX_INDEX_VALUES, check_enumerable
 from mappings.language.nodes import FamilyNode, FamilySource, Group, TensorNode
@@ -96,8 +97,7 @@ def bind_family(source: FamilySource, config: Mapping[str, object]) -> Family:
             symbols.add_atom(atom)
     for require in node.require:
         with issues:
-            if not symbols.holds(require.that, require.location):
-                issues.add(require.location, require.say, "require")
+            requirements.check(require, symbols)
     tensors = _tensors(node, symbols, issues)
     ties = _ties(node, symbols, tensors, issues)
     issues.raise_any()

@@ -86,7 +86,11 @@ def test_a_requirement_that_does_not_hold_says_its_text() -> None:
     with pytest.raises(MappingErrors) as error:
         bind(hidden=3)
     (issue,) = error.value.issues
-    assert (issue.location, issue.text, issue.kind) == ("family.textproto:17", "hidden must be even", "require")
+    assert (issue.location, issue.text, issue.kind) == (
+        "family.textproto:17",
+        "hidden must be even (the config has hidden = 3)",
+        "require",
+    )
 
 
 @pytest.mark.parametrize(

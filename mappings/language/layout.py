@@ -48,6 +48,7 @@ class Absence:
         refill: what a target gets: REFUSE, ZERO, ONE, MEAN or OMIT.
         mean_of: for MEAN, the tensor whose mean over the first axis is taken.
         must_be_zero: dropping the tensor is an error unless all its elements are zero.
+        keep: whether a conversion keeps it beside its output, see `keeping`.
         location: "file:line".
     """
 
@@ -57,6 +58,7 @@ class Absence:
     refill: str
     mean_of: str
     must_be_zero: bool
+    keep: bool
     location: str
 
 
@@ -109,12 +111,14 @@ class Layout:
             optional: whether arrays that a source may lack are listed.
             mirrors: whether training state is listed.
         """
-        return {
-            stored.name: stored.shape
-            for array in self.arrays.values()
-            if (optional or not array.optional) and (mirrors or not array.mirror)
-            for stored in array.stored
-        }
+        found: dict[str, tuple[int, ...]] = {}
+        for name, array in self.arrays.items():
+            if (optional or not array.optional) and (mirrors or not array.mirror):
+                if array.codec is None:
+                    found[name] = array.shape
+                else:
+                    found.update((stored.name, stored.shape) for stored in array.stored)
+        return found
 
 
 def bind_layout(family: Family, source: LayoutSource, options: Mapping[str, object] | None = None) -> Layout:
@@ -251,6 +255,8 @@ class _Binder:
     def _check_absent(self, node: Absent) -> None:
         if not any(_matches(node.tensor, id) for id in self._family.known):
             raise MappingErrors.of(node.location, f"unknown tensor '{node.tensor}'", "unknown")
+        if node.keep and node.must_be_zero:
+            raise MappingErrors.of(node.location, "'keep' and 'must_be_zero' exclude each other", "syntax")
         if (node.refill == "MEAN") != bool(node.mean_of):
             raise MappingErrors.of(node.location, "'mean_of' belongs to refill MEAN", "syntax")
         if node.mean_of and node.mean_of not in self._family.known:
@@ -279,6 +285,7 @@ class _Binder:
             refill=node.refill,
             mean_of=node.mean_of,
             must_be_zero=node.must_be_zero,
+            keep=node.keep,
             location=node.location,
         )
 

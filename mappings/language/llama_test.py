@@ -216,14 +216,14 @@ def test_training_state_is_restacked() -> None:
     ("change", "say"),
     [
         ({"num_attention_heads": 5}, "num_attention_heads must be a multiple of num_key_value_heads"),
-        ({"head_dim": 7}, "the head dimension must be even: rotary embedding turns pairs"),
+        ({"head_dim": 7}, "the head dimension must be even: rotary embedding turns pairs of head_dim"),
         ({"head_dim": None}, "hidden_size must be a multiple of num_attention_heads, or the config must give head_dim"),
     ],
 )
 def test_configs_that_describe_no_llama_are_refused(change: dict[str, object], say: str) -> None:
     with pytest.raises(MappingErrors) as error:
         family(**change)
-    assert say in [issue.text for issue in error.value.issues if issue.kind == "require"]
+    assert any(issue.text.startswith(say) for issue in error.value.issues if issue.kind == "require")
 
 
 def test_head_dim_is_derived_where_the_config_gives_none() -> None:

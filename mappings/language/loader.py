@@ -37,6 +37,7 @@ _CLASSES: dict[str, type[nodes.Node]] = {
             nodes.Label,
             nodes.Scope,
             nodes.At,
+            nodes.PeerDiffers,
             nodes.Rule,
             nodes.Op,
             nodes.Scale,

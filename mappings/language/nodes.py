@@ -77,6 +77,7 @@ class Require(Node):
 
     that: str
     say: str
+    each: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +182,14 @@ class Codec(Node):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PeerDiffers(Node):
+    """Where the format's own tool makes a mistake that is not repeated."""
+
+    reason: str
+    when: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Node):
     """Where one tensor, or the tensors of one direct sum, lie."""
 
@@ -195,6 +204,7 @@ class Rule(Node):
     codec: Codec | None = None
     root: str = ""
     peer_dtype: str = ""
+    peer_differs: PeerDiffers | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +228,7 @@ class Absent(Node):
     refill: str = "REFUSE"
     mean_of: str = ""
     must_be_zero: bool = False
+    keep: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

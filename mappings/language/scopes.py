@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from mappings.language import expressions
 from mappings.language.errors import MappingErrors, MissingKeyError, reading
 from mappings.language.evaluation import EvaluationError, evaluate, shown, truth
 from mappings.language.limits import MAX_SIZE
 from mappings.language.nodes import Atom, Let
+
+MISSING: Final = object()
+"""Stands for the value of a config key that there is not."""
 
 _NO_INDEX: Mapping[str, int] = {}
 
@@ -149,6 +153,34 @@ class Symbols:
             else:
                 return value
         raise EvaluationError(f"no config key, symbol or option named '{name}'", "missing_key", name)
+
+    def reads(self, text: str, location: str) -> Mapping[str, object]:
+        """The config keys that an expression reads, through symbols and sizes too, with their values.
+
+        Keys that the config lacks have the value MISSING.
+        """
+        found: dict[str, object] = {}
+        self._add_reads(text, location, found, set())
+        return found
+
+    def _add_reads(self, text: str, location: str, found: dict[str, object], seen: set[str]) -> None:
+        for node in expressions.walk(reading(expressions.parse, text, location)):
+            if isinstance(node, expressions.Size):
+                for leaf in self.expand(node.atom, location):
+                    atom = self.atom(leaf)
+                    if atom is not None and leaf not in seen:
+                        seen.add(leaf)
+                        self._add_reads(atom.size, atom.location, found, seen)
+            elif isinstance(node, expressions.Name):
+                let = self._lets.get(node.name.partition(".")[0])
+                if let is None:
+                    try:
+                        found[node.name] = self._config_value(node.name)
+                    except EvaluationError:
+                        found[node.name] = MISSING
+                elif let.name not in seen:
+                    seen.add(let.name)
+                    self._add_reads(let.value, let.location, found, seen)
 
     @contextmanager
     def _computing(self, what: str) -> Iterator[None]:

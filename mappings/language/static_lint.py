@@ -82,6 +82,7 @@ def family_texts(node: FamilyNode) -> Iterator[Text]:
         yield from _some("expression", tie.location, tie.when)
     for require in node.require:
         yield Text("expression", require.that, require.location)
+        yield from _some("atoms", require.location, require.each)
 
 
 def layout_texts(node: LayoutNode) -> Iterator[Text]:
@@ -124,6 +125,8 @@ def _rule_texts(rule: Rule) -> Iterator[Text]:
     yield Text("axes", rule.axes, rule.location)
     yield from _some("expression", rule.location, rule.when, rule.optional)
     yield from _some("atoms", rule.location, rule.copies)
+    if rule.peer_differs is not None:
+        yield from _some("expression", rule.peer_differs.location, rule.peer_differs.when)
     for op in rule.op:
         yield from _some("expression", op.location, op.when)
         yield from _some("expression", op.location, op.scale.of if op.scale else "", op.add.value if op.add else "")

@@ -35,22 +35,22 @@ OrbaxSink.write = write
 entrypoint.main()
 """
 
-# Each write takes memory and keeps it, as a leak would.
+# Each call of a function takes memory and keeps it, as a leak would.
 _HOARDING = """
 import time
 import numpy as np
 from container import entrypoint
-from converters.formats.orbax_sink import OrbaxSink
+from {module} import {owner}
 
 held = []
 
-def write(self, *arguments, real=OrbaxSink.write):
-    real(self, *arguments)
+def hoarding(*arguments, real={owner}.{name}):
     for _ in range(7):
         held.append(np.full(2 << 20, 1, np.uint8))
         time.sleep(0.01)
+    return real(*arguments)
 
-OrbaxSink.write = write
+{owner}.{name} = hoarding
 entrypoint.main()
 """
 
@@ -159,20 +159,34 @@ def test_a_run_that_was_killed_with_its_supervisor_is_told_of_by_the_next_one(
     assert not (destination / ".recast-staging").exists()
 
 
+@pytest.mark.parametrize(
+    ("step", "module", "owner", "name"),
+    [
+        ("convert", "converters.formats.orbax_sink", "OrbaxSink", "write"),
+        ("verify", "converters.engine", "verify", "compare"),
+        ("commit", "converters.engine", "manifest", "file_digest"),
+    ],
+    ids=["convert", "verify", "commit"],
+)
 @triggers("OUT_OF_MEMORY")
-def test_in_a_real_cgroup_a_conversion_stops_itself_and_a_later_run_goes_on(
-    hf: Path, destination: Path, tmp_path: Path
+def test_in_a_real_cgroup_a_conversion_stops_itself_in_any_step_and_a_later_run_goes_on(
+    step: str, module: str, owner: str, name: str, hf: Path, destination: Path
 ) -> None:
-    words = ["hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={destination}", "--scan_layers=false"]
-    with cgroups.limited(512 * MIB) as group:
-        ended = group.run(_HOARDING, *words, "--memory_budget=64MiB")
+    flags = ("--scan_layers=false", "--checkpoint_storage_use_ocdbt=0")
+    words = ["hf-to-maxtext", f"--hf_model_path={hf}", f"--base_output_directory={destination}", *flags]
+    script = _HOARDING.format(module=module, owner=owner, name=name)
+    with cgroups.limited(400 * MIB) as group:
+        ended = group.run(script, *words, "--memory_budget=64MiB")
         assert group.oom_kills() == 0
     run = Run(tuple(words), ended.returncode, ended.stdout, ended.stderr)
     refused(
-        run, Fault("OUT_OF_MEMORY", "The run stopped itself", f"the cgroup limit of {512 * MIB} bytes", str(64 * MIB))
+        run, Fault("OUT_OF_MEMORY", "The run stopped itself", f"the cgroup limit of {400 * MIB} bytes", str(64 * MIB))
     )
     assert "--memory_budget=32MiB" in run.failures[0].suggestion
-    completed(hf_to_maxtext(hf, destination, "--scan_layers=false"))
+    assert run.steps[step] == "Failed"
+    again = hf_to_maxtext(hf, destination, *flags)
+    completed(again)
+    assert "continued: " in again.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE], ids=lambda number: number.name)

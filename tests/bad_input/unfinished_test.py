@@ -212,6 +212,43 @@ def test_units_that_a_failing_disk_lost_are_noticed(hf: Path, destination: Path,
     assert_same_output(destination, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("harm", ["removed", "cut short"])
+@triggers("UNFINISHED_RUN")
+def test_staged_data_files_that_are_gone_are_no_fault_of_the_source(
+    harm: str, convert: Convert, whole: Path, destination: Path
+) -> None:
+    leave_unfinished(convert, destination)
+    staged = destination / STAGING / "output"
+    for path in (*staged.rglob("d/*"), *staged.rglob("*.safetensors")):
+        path.unlink() if harm == "removed" else os.truncate(path, path.stat().st_size - 1)
+    _begins_anew(convert, destination, whole)
+
+
+@pytest.mark.parametrize("gone", ["manifest.ocdbt", "c"])
+@triggers("UNFINISHED_RUN")
+def test_a_database_without_its_root_and_an_array_without_its_chunks_are_not_continued(
+    gone: str, hf: Path, destination: Path, tmp_path: Path
+) -> None:
+    def convert(out: Path, *flags: str) -> Run:
+        return hf_to_maxtext(hf, out, f"--checkpoint_storage_use_ocdbt={int(gone != 'c')}", *flags)
+
+    completed(convert(tmp_path / "whole"))
+    leave_unfinished(convert, destination)
+    for path in list((destination / STAGING / "output").rglob(gone)):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    _begins_anew(convert, destination, tmp_path / "whole")
+
+
+def _begins_anew(convert: Convert, destination: Path, whole: Path) -> None:
+    run = convert(destination)
+    refused(run, Fault("UNFINISHED_RUN", "cannot be continued", "damaged"))
+    assert "starts from the beginning" in run.failures[0].suggestion
+    again = convert(destination)
+    completed(again)
+    assert "continued: " not in again.output
+    assert_same_output(destination, whole)
+
+
 # ---- a run that is going on, and one that was killed
 
 

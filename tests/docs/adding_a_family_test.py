@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +25,23 @@ from mappings.language.composition import compose
 from mappings.language.family import bind_family
 from mappings.language.layout import Layout, bind_layout
 from mappings.language.lint import lint_all, lint_family
+from recast_proto import mapping_pb2
 from reporting.report import Report
 from tests import checkpoints
 from tests.docs import pages
 from tests.docs.pages import Edit
+from tests.families import harness
 from tests.language import executor
+from tests.oracles.arrays import Variant
 
 PAGE = "adding_a_family.md"
 FILES = pages.files_of(PAGE)
 ORACLE = "tests/oracles/heron.py"
-HEADERS = "tests/language/heron_headers_test.py"
-VALUES = "tests/language/heron_values_test.py"
+TEST = "tests/families/heron_test.py"
+MANIFEST = "mappings/manifests/heron-1b.textproto"
+CHECKOUT = Path(__file__).parents[2]
+# Heron's checkpoint has the names of this family, whose class in transformers is the witness.
+WITNESS = "qwen3"
 
 K_NORM = '  rule { tensor: "attn.k_norm" name: "self_attn.k_norm.weight" axes: "d" }\n'
 MISTAKES: tuple[Edit, ...] = (
@@ -65,7 +75,7 @@ def mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pages.install_heron(tmp_path, monkeypatch)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def oracle(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The page's oracle, as the module that its tests import."""
     module = _module("tests.oracles.heron", FILES[ORACLE])
@@ -80,7 +90,8 @@ def _module(name: str, text: str) -> types.ModuleType:
 
 
 def _config() -> dict[str, Any]:
-    return dict(_module("headers", FILES[HEADERS]).CONFIG)
+    untied = _module("tests.families.heron_test", FILES[TEST]).TestHeron.family.configs["untied"]
+    return {key: value for key, value in untied.items() if key != "model_type"}
 
 
 def _layouts(config: Mapping[str, object]) -> tuple[Layout, Layout]:
@@ -99,7 +110,7 @@ def _numbered(layout: Layout) -> dict[str, executor.Array]:
 
 def test_the_page_has_the_files_of_its_checklist() -> None:
     layouts = {f"mappings/heron/{name}.textproto" for name in ("family", "hf", "maxtext")}
-    assert {*layouts, "mappings/manifests/heron-1b.textproto", ORACLE, HEADERS, VALUES} == FILES.keys()
+    assert {*layouts, MANIFEST, ORACLE, TEST} == FILES.keys()
 
 
 def test_the_family_has_no_issues(mappings: Path) -> None:
@@ -131,26 +142,14 @@ def test_what_the_linter_cannot_see_comes_back_whole_and_the_witness_finds_it(
     source = _numbered(hf)
     there = executor.run(compose(hf, maxtext), source, "float32")
     assert checkpoints.differing(executor.run(compose(maxtext, hf), there, "float32"), source) == []
-    anything = {name: np.zeros(shape, np.float32) for name, shape in oracle.shapes(config).items()}
-    leaves = {name: leaf.shape for name, leaf in oracle.to_maxtext(anything, config, True).items()}
-    headers_agree = hf.header(optional=False) == oracle.shapes(config) and maxtext.header() == leaves
+    variant = Variant(save_dtype="float32")
+    shapes = harness.header_in_memory({**config, "model_type": WITNESS}, "AutoModelForCausalLM")
+    anything = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    leaves = {name: leaf.shape for name, leaf in oracle.to_maxtext(anything, config, variant).items()}
+    headers_agree = hf.header(optional=False) == shapes and maxtext.header() == leaves
     assert headers_agree is (witness == "values")
     if headers_agree:
-        assert checkpoints.differing(there, oracle.to_maxtext(source, config, True)) != []
-
-
-def test_the_pages_values_test_passes(mappings: Path, oracle: types.ModuleType) -> None:
-    test: Callable[[bool, bool], None] = _module("values", FILES[VALUES]).test_both_directions_give_the_oracles_bits
-    for scan in (True, False):
-        for tied in (True, False):
-            test(scan, tied)
-
-
-def test_the_pages_header_test_passes_for_the_model_that_heron_is_made_after(mappings: Path) -> None:
-    text = FILES[HEADERS].replace('MODEL_TYPE = "heron"', 'MODEL_TYPE = "qwen3"')
-    test: Callable[[bool], None] = _module("headers", text).test_names_and_shapes_are_those_of_transformers
-    for tied in (True, False):
-        test(tied)
+        assert checkpoints.differing(there, oracle.to_maxtext(source, config, variant)) != []
 
 
 def test_the_manifest_names_the_family(mappings: Path) -> None:
@@ -175,3 +174,66 @@ def test_a_checkpoint_is_converted_both_ways_without_code(mappings: Path, tmp_pa
     assert report.model_name == "heron"
     assert {tensor.exactness for tensor in report.tensors} == {"EXACT"}
     assert checkpoints.differing(load_file(back / "model.safetensors"), source) == []
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout without the family that Heron is made after."""
+    root = tmp_path_factory.mktemp("checkout")
+    for folder in ("container", "converters", "mappings", "reporting", "tests", "validators"):
+        shutil.copytree(CHECKOUT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("conftest.py", "pyproject.toml"):
+        shutil.copyfile(CHECKOUT / file, root / file)
+    shutil.rmtree(root / "mappings" / WITNESS)
+    for manifest in catalog.manifests():
+        if manifest.family == WITNESS:
+            (root / "mappings" / "manifests" / f"{manifest.name}.textproto").unlink()
+    for folder, end in (("families", "_test"), ("oracles", "")):
+        (root / "tests" / folder / f"{WITNESS}{end}.py").unlink()
+    return root
+
+
+def _run(checkout: Path, *arguments: str) -> tuple[int, str]:
+    """A subcommand of the copy; exit code and what it printed."""
+    generated = Path(str(mapping_pb2.__file__)).parents[1]
+    environ = {**os.environ, "PYTHONPATH": f"{checkout}:{generated}", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "container.entrypoint", *arguments]
+    ended = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@pytest.mark.skipif(not (CHECKOUT / "container").is_dir(), reason="the whole checkout is not here")
+def test_the_commands_of_the_page_make_a_family_that_is_whole(checkout: Path) -> None:
+    command, check = (line.split()[1:] for line in pages.blocks_of(PAGE, "")[0].splitlines())
+    before = {path for path in checkout.rglob("*") if path.is_file()}
+    code, text = _run(checkout, *command)
+    assert code == 0, text
+    written = {path.relative_to(checkout) for path in checkout.rglob("*") if path.is_file()}
+    assert written - {path.relative_to(checkout) for path in before} == {Path(name) for name in FILES}
+
+    code, text = _run(checkout, *check)
+    assert code == 2, text
+    assert "FAILED   todo" in text
+    assert all(f"{name}:1 is left to do" in text for name in FILES)
+    assert "not run  tests" in text
+
+    for name, content in FILES.items():
+        own = content.replace('model_type: "heron"', f'model_type: "{WITNESS}"')
+        own = own.replace('"model_type": "heron"', f'"model_type": "{WITNESS}"')
+        (checkout / name).write_text(own.replace("HeronForCausalLM", "Qwen3ForCausalLM"), encoding="utf-8")
+    code, text = _run(checkout, *check)
+    assert code == 0, text
+    shown = pages.blocks_of(PAGE, "text")[-1].splitlines()
+    assert [line for line in shown if f"{line}\n" not in text] == []
+    assert all(f"ok       {_sentence(name)}: " in text for name in _common_tests())
+    assert "heron is whole" in text
+
+
+def _common_tests() -> list[str]:
+    """What is run of every family, but for what only families with a golden record have."""
+    names = [name for name in vars(harness.FamilyTests) if name.startswith("test_")]
+    return [name for name in names if name != "test_maxtexts_own_tools_write_the_same_bits"]
+
+
+def _sentence(name: str) -> str:
+    return re.sub("^test_", "", name).replace("_", " ")

@@ -83,7 +83,10 @@ def test_snippets_are_texts_of_the_language() -> None:
             text.names()
 
 
-@pytest.mark.parametrize("message", ["Family", "Layout", "Rule", "Scope", "At", "Option", "Absent", "Ignore", "Codec"])
+_MESSAGES = ("Family", "Layout", "Rule", "Scope", "At", "Option", "Absent", "Ignore", "Codec", "Require", "PeerDiffers")
+
+
+@pytest.mark.parametrize("message", _MESSAGES)
 def test_every_field_of_the_schema_is_on_the_page(message: str) -> None:
     words = set(re.findall(r"\w+", " ".join(pages.names_in(pages.text_of(PAGE)))))
     missing = [field.name for field in getattr(mapping_pb2, message).DESCRIPTOR.fields if field.name not in words]
@@ -99,3 +102,11 @@ def test_functions_and_codecs_are_those_of_the_code() -> None:
         codecs.BoundCodec("none", (), ()).check()
     for kind in str(error.value).partition("there are: ")[2].split(", "):
         assert f"`{kind}`" in pages.text_of(PAGE)
+
+
+def test_the_table_of_atoms_has_those_of_all_families() -> None:
+    cells = [cell for row in pages.table_of(PAGE, "## Atoms") for cell in (row[0], row[2])]
+    listed = {atom.strip() for cell in cells for atom in cell.split(",")}
+    for family in loader.families():
+        used = {atom.name for atom in loader.load_family(family).node.atom if atom.name}
+        assert used - listed == set(), family

@@ -116,11 +116,28 @@ def test_explain_refuses_what_it_does_not_know(arguments: tuple[str, ...], reaso
     assert reason in outcome.text
 
 
-def test_families_lists_layouts_and_published_names() -> None:
-    text = converted("families").text
-    assert "llama3.1-405b" in text
-    assert "mistral" in text
+def test_families_shows_the_table_and_what_is_behind_it_in_both_forms() -> None:
+    text, described = converted("families").text, json.loads(converted("families", json=True).text)
+    (row,) = (line for line in text.splitlines() if line.startswith("Llama3.1 "))
+    assert row.split() == ["Llama3.1", "8B,", "70B,", "450B", "[1]", "yes", "yes", "yes", "yes"]
+    assert "[1] 450B is that table's word for the published 405B." in text
+    assert "rope=half|interleaved (by the model's name)" in text
+    (entry,) = (row for row in described["rows"] if row["family"] == "Llama3.1")
+    assert entry["sizes"] == {"8B": "llama3.1-8b", "70B": "llama3.1-70b", "450B": "llama3.1-405b"}
+    assert set(entry["converted"].values()) == {True}
+    assert {family["family"] for family in described["families"]} >= {"llama", "mistral", "deepseek3"}
     assert FAMILIES.reports is False
+
+
+def test_families_lists_the_models_with_their_names_in_both_forms() -> None:
+    text, listed = (
+        converted("families", models=True).text,
+        json.loads(converted("families", models=True, json=True).text),
+    )
+    (line,) = (line for line in text.splitlines() if line.startswith("llama3.1-8b "))
+    assert "llama3.1-8b-instruct [meta-llama/Llama-3.1-8B-Instruct]" in line
+    (entry,) = (model for model in listed if model["name"] == "llama3.1-8b")
+    assert (entry["family"], entry["hub_id"]) == ("llama", "meta-llama/Llama-3.1-8B")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
 import struct
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +150,10 @@ def test_the_text_says_what_the_file_says(sources: Mapping[str, Path], tmp_path:
     assert "(amplification 1.00)" in text
     assert "30 EXACT" in text
     assert len(plan.array) == 30
-    assert all(f"\n{array.name} " in text for array in plan.array)
+    rows = [line.split() for line in text.splitlines() if line.startswith(("model.", "lm_head."))]
+    assert sum(int(row[1]) for row in rows) == len(plan.array)
+    assert sum(int(row[-2]) for row in rows) == plan.bytes_out
+    assert ["model.layers.[0-2].mlp.gate_proj.weight", "3"] in [row[:2] for row in rows]
 
 
 def test_a_plan_of_the_destination_it_has_is_no_obstacle(sources: Mapping[str, Path], tmp_path: Path) -> None:
@@ -212,6 +217,52 @@ def test_a_model_of_405_billion_is_planned_in_seconds(flags: dict[str, str], arr
     names = "query.kernel" if flags["to"] == "maxtext" else "q_proj.weight"
     expected = {array.name: changed if array.name.endswith(names) else "EXACT" for array in plan.array}
     assert {array.name: report_pb2.Exactness.Name(array.exactness) for array in plan.array} == expected
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """How many lines of Python some work takes: a measure that a busy machine does not change."""
+    count = 0
+
+    def trace(*_: object) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("field", ["num_experts", "num_hidden_layers"])
+@pytest.mark.parametrize(
+    "flags",
+    [{"to": "maxtext"}, {"from": "maxtext", "to": "hf"}],
+    ids=["there", "back"],
+)
+@pytest.mark.parametrize("scan", ["true", "false"])
+def test_the_work_of_planning_grows_as_the_number_of_arrays_does(
+    scan: str, flags: dict[str, str], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like = catalog.find("qwen3-30b-a3b")
+    assert like is not None
+    find = catalog.find
+
+    def planned_with(size: int) -> None:
+        config = {**like.config, "num_experts": 8, "num_hidden_layers": 4, field: size}
+        small = dataclasses.replace(like, name="qwen3-small", config=config)
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog, "find", lambda name, root=None: small if name == small.name else find(name, root))
+            converted("plan", model_name=small.name, scan_layers=scan, **flags)
+
+    # What is imported and read once is no part of it.
+    planned_with(16)
+    counts = [lines_run(functools.partial(planned_with, size)) for size in (16, 32, 64)]
+    # The second step is twice as large as the first: a part that grows with the square would count four times.
+    assert counts[2] - counts[1] < 2.2 * (counts[1] - counts[0])
 
 
 def test_a_small_budget_changes_the_units_and_no_bytes(tmp_path: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from mappings.language.errors import MappingErrors
 from tests import checkpoints
 from tests.end_to_end.running import Arrays, restored
+from tests.families import mtp
 from tests.families.harness import Config, Family, FamilyTests, layout_of, save, to_hf, to_maxtext
 from tests.oracles import deepseek as oracle
 from tests.oracles.arrays import Variant
@@ -81,89 +79,55 @@ class TestDeepseek3(FamilyTests):
         published={"deepseek3-671b": 671_026_404_352, "deepseek3.1-671b": 671_026_404_352},
         state_options={"hf_layout": "transformers5", "mtp": "false"},
         own_dtypes={"e_score_correction_bias": "float32"},
-        targets={"": {}, "0.2.4": {"version": "0.2.4"}},
+        targets={"": {}, "0.2.4": {"version": "0.2.4"}, "collection": {"router_bias": "collection"}},
         golden="deepseek3",
         golden_options={"version": "0.2.4"},
     )
 
 
-# Planned from its manifest it is to MaxText. Back, 45,395 arrays out of chunks take a quarter of a minute; DeepSeek 2
-# goes the same ways with fewer.
-setattr(TestDeepseek3, FamilyTests.test_the_smallest_published_model_is_planned_in_every_direction.__name__, None)
-
-
-def _count_mtp_layer(directory: Path) -> None:
-    """Lets the config count an MTP layer, as those of published files do, and of what transformers makes of them."""
-    path = directory / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("num_mtp_layers", None)
-    config["num_nextn_predict_layers"] = 1
-    path.write_text(json.dumps(config), encoding="utf-8")
-
-
 def _mtp_layer(tensors: Arrays, directory: Path) -> Arrays:
-    """A layer behind the last one, as published files have it: random, but for the copies of embedding and head."""
-    layers = _CONFIG["num_hidden_layers"]
     other = save(TestDeepseek3.family, "compressed-queries", directory, seed=3).tensors
-    last, added = f"model.layers.{layers - 1}.", f"model.layers.{layers}."
-    layer = {added + name.removeprefix(last): values for name, values in other.items() if name.startswith(last)}
-    layer[added + "enorm.weight"] = other["model.norm.weight"]
-    layer[added + "hnorm.weight"] = other["model.layers.0.input_layernorm.weight"]
-    layer[added + "shared_head.norm.weight"] = other["model.layers.1.input_layernorm.weight"]
-    layer[added + "eh_proj.weight"] = other["model.embed_tokens.weight"][:80].T
-    layer[added + "embed_tokens.weight"] = tensors["model.embed_tokens.weight"]
-    layer[added + "shared_head.head.weight"] = tensors["lm_head.weight"]
-    return {name: np.ascontiguousarray(values) for name, values in layer.items()}
-
-
-def _add(tensors: Arrays, directory: Path) -> None:
-    """Adds tensors to a checkpoint, in a file of their own."""
-    file = "model-mtp.safetensors"
-    save_file(tensors, directory / file, {"format": "pt"})
-    path = directory / "model.safetensors.index.json"
-    index = json.loads(path.read_text(encoding="utf-8"))
-    index["weight_map"] |= dict.fromkeys(tensors, file)
-    index["metadata"]["total_size"] += sum(values.nbytes for values in tensors.values())
-    path.write_text(json.dumps(index), encoding="utf-8")
+    return mtp.layer(tensors, other, _CONFIG["num_hidden_layers"])
 
 
 def test_a_model_saved_without_the_mtp_layer_that_its_config_counts_goes_there_and_back(
     tmp_path: Path,
 ) -> None:
     saved = save(TestDeepseek3.family, "compressed-queries", tmp_path / "hf")
-    _count_mtp_layer(saved.directory)
+    mtp.count_layer(saved.directory)
     to_maxtext(saved.directory, tmp_path / "mt", Variant())
     to_hf(tmp_path / "mt", tmp_path / "back")
     assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "back"), saved.tensors) == []
 
 
-def test_an_mtp_layer_that_is_not_asked_for_is_named_in_the_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scan", [True, False])
+def test_an_mtp_layer_that_is_not_asked_for_is_kept_and_comes_back(scan: bool, tmp_path: Path) -> None:
     saved = save(TestDeepseek3.family, "compressed-queries", tmp_path / "hf")
-    _count_mtp_layer(saved.directory)
+    mtp.count_layer(saved.directory)
     added = _mtp_layer(saved.tensors, tmp_path / "other")
-    _add(added, saved.directory)
-    report = to_maxtext(saved.directory, tmp_path / "mt", Variant())
-    assert added.keys() <= {note.tensor for note in report.notes}
-    expected = oracle.to_maxtext(saved.tensors, saved.config, Variant())
+    mtp.add(added, saved.directory)
+    report = to_maxtext(saved.directory, tmp_path / "mt", Variant(scan=scan))
+    assert added.keys() == {note.tensor for note in report.notes if note.kind == "KEPT"}
+    expected = oracle.to_maxtext(saved.tensors, saved.config, Variant(scan=scan))
     assert checkpoints.differing(restored(tmp_path / "mt"), expected) == []
+    to_hf(tmp_path / "mt", tmp_path / "back")
+    assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "back"), {**saved.tensors, **added}) == []
 
 
 @pytest.mark.parametrize("scan", [True, False])
 @pytest.mark.parametrize("version", ["0.2.4", "0.2.5"])
 def test_an_mtp_layer_goes_there_and_back_if_it_is_asked_for(version: str, scan: bool, tmp_path: Path) -> None:
     saved = save(TestDeepseek3.family, "compressed-queries", tmp_path / "hf")
-    _count_mtp_layer(saved.directory)
+    mtp.count_layer(saved.directory)
     added = _mtp_layer(saved.tensors, tmp_path / "other")
-    _add(added, saved.directory)
+    mtp.add(added, saved.directory)
     variant = Variant(scan=scan, options={"version": version, "mtp": "true"})
     to_maxtext(saved.directory, tmp_path / "mt", variant)
     config = {**saved.config, "num_nextn_predict_layers": 1}
     expected = oracle.to_maxtext({**saved.tensors, **added}, config, variant)
     assert checkpoints.differing(restored(tmp_path / "mt"), expected) == []
     to_hf(tmp_path / "mt", tmp_path / "back")
-    shared = ("model.layers.5.embed_tokens.weight", "model.layers.5.shared_head.head.weight")
-    kept = {name: values for name, values in added.items() if name not in shared}
-    assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "back"), {**saved.tensors, **kept}) == []
+    assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "back"), {**saved.tensors, **added}) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -67,7 +68,11 @@ class TestGemma2(FamilyTests):
     [
         ({"num_hidden_layers": 5}, "num_hidden_layers must be even"),
         ({"layer_types": ["full_attention", "sliding_attention"] * 3}, "layer_types must alternate"),
-        ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types must alternate"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "an entry for each layer"),
+        (
+            {"layer_types": ["sliding_attention", "full_attention"] * 2 + ["full_attention"] * 2},
+            r"layer_types\[4\] = 'full_attention'",
+        ),
         ({"attention_bias": True}, "attention_bias must be false"),
         ({"head_dim": None}, "the config must give head_dim"),
     ],
@@ -85,6 +90,22 @@ def test_the_query_of_the_27b_is_divided_by_what_the_config_says_and_not_by_its_
     (place, *_) = layout.places["", "attn.q"]
     assert [op.value for op in place.form.ops] == [144**-0.5]
     assert manifest.config["head_dim"] == 128
+
+
+@pytest.mark.parametrize("exactness", ["as_requested", "invertible"])
+@pytest.mark.parametrize("name", ["large", "vocabulary"])
+def test_where_maxtexts_own_query_is_wrong_the_report_says_that_ours_is_another(
+    name: str, exactness: Literal["as_requested", "invertible"], tmp_path: Path
+) -> None:
+    saved = save(TestGemma2.family, name, tmp_path / "hf")
+    config = TestGemma2.family.configs[name]
+    report = to_maxtext(saved.directory, tmp_path / "mt", Variant(exactness=exactness))
+    notes = [note for note in report.notes if note.kind == "PEER_DIFFERS"]
+    differs = exactness == "as_requested" and config["query_pre_attn_scalar"] != config["head_dim"]
+    assert len(notes) == differs
+    if differs:
+        assert notes[0].tensor.endswith("self_attention_local.query.kernel")
+        assert "query_pre_attn_scalar" in notes[0].reason
 
 
 def test_what_training_makes_of_the_rows_that_maxtext_adds_is_left_out(tmp_path: Path) -> None:

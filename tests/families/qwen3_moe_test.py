@@ -128,7 +128,7 @@ def test_experts_that_are_there_packed_and_apart_are_refused(checkpoint: Path, t
     index["weight_map"][name] = "more.safetensors"
     index_file.write_text(json.dumps(index), encoding="utf-8")
     found = _refused(checkpoint, tmp_path / "mt")
-    assert [(diagnostic.id, diagnostic.subject) for diagnostic in found] == [("UNKNOWN_TENSOR", name)]
+    assert [(diagnostic.id, diagnostic.subject) for diagnostic in found] == [("DUPLICATE_TENSOR", name)]
 
 
 @pytest.fixture

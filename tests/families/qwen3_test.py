@@ -56,13 +56,16 @@ class TestQwen3(FamilyTests):
     )
 
 
-def test_a_tied_head_that_the_publisher_keeps_in_the_files_is_not_needed(tmp_path: Path) -> None:
+def test_a_tied_head_that_the_publisher_keeps_in_the_files_comes_back(tmp_path: Path) -> None:
     saved = save(TestQwen3.family, "tied", tmp_path / "saved")
     tensors = {**saved.tensors, "lm_head.weight": saved.tensors["model.embed_tokens.weight"]}
     source = checkpoints.write_safetensors(tmp_path / "hf", tensors, saved.config)
     to_maxtext(source, tmp_path / "mt", Variant())
     to_hf(tmp_path / "mt", tmp_path / "back")
-    assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "back"), saved.tensors) == []
+    assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "back"), tensors) == []
+    assert recast("verify", str(tmp_path / "mt"), str(tmp_path / "back"), level="full").code == 0
+    assert recast("convert", str(source), str(tmp_path / "again"), to="hf").code == 0
+    assert checkpoints.differing(checkpoints.read_safetensors(tmp_path / "again"), tensors) == []
 
 
 def test_a_config_without_head_dim_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Header = dict[str, tuple[int, ...]]
 
 MANIFESTS = [
     path
-    for pattern in ("llama*.textproto", "mistral-*.textproto")
+    for pattern in ("llama[23]*.textproto", "mistral-*.textproto")
     for path in sorted((Path(__file__).parents[2] / "mappings" / "manifests").glob(pattern))
 ]
 """Of the first families; `tests/families` checks those of all others."""

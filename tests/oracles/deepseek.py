@@ -40,7 +40,11 @@ _SHARED = "DeepSeekMoeBlock_0.shared_experts."
 
 def to_maxtext(tensors: Mapping[str, Array], config: Mapping[str, Any], variant: Variant) -> Arrays:
     """The MaxText leaves, by dotted path, that hold a Hugging Face checkpoint."""
-    rounded = _cast(tensors, variant)
+    return arranged(_cast(tensors, variant), config, variant)
+
+
+def arranged(rounded: Mapping[str, Array], config: Mapping[str, Any], variant: Variant) -> Arrays:
+    """The leaves that hold tensors which are in their final dtypes already."""
     leaves: Arrays = {
         ROOT + "token_embedder.embedding": rounded["model.embed_tokens.weight"],
         ROOT + "decoder.decoder_norm.scale": rounded["model.norm.weight"],
@@ -78,7 +82,7 @@ def _mtp_layer(
 
 
 def _bias_root(variant: Variant) -> str:
-    return ROOT if variant.options.get("version") == "0.2.4" else "params.MoEBiasVar."
+    return "params.MoEBiasVar." if variant.options.get("router_bias") == "collection" else ROOT
 
 
 def _cast(tensors: Mapping[str, Array], variant: Variant) -> Arrays:
@@ -99,7 +103,8 @@ def _placed_biases(biases: list[Array], variant: Variant) -> Arrays:
         return {}
     root = _bias_root(variant)
     if variant.scan:
-        return {f"{root}decoder.moe_layers.{_BLOCK}gate.bias": stacked(biases, axis=1 if root == ROOT else 0)}
+        axis = 1 if variant.options.get("version") == "0.2.4" else 0
+        return {f"{root}decoder.moe_layers.{_BLOCK}gate.bias": stacked(biases, axis=axis)}
     return {f"{root}decoder.moe_layers_{number}.{_BLOCK}gate.bias": values for number, values in enumerate(biases)}
 
 

@@ -1,0 +1,195 @@
+"""A Hugging Face checkpoint in files of `torch.save`: pytorch_model.bin, or several with their index."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.formats import fingerprints, torch_file
+from converters.formats.base import AnyArray, Region, TensorInfo
+from converters.formats.dtypes import element_size, numpy_dtype
+from converters.formats.json_files import printable
+from converters.formats.regions import check_inside, slices
+from converters.formats.safetensors_files import FileSet, locate
+from converters.formats.storage_errors import reading
+from converters.formats.torch_file import Placed
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
+
+SINGLE_FILE = "pytorch_model.bin"
+INDEX_FILE = "pytorch_model.bin.index.json"
+_PATTERN = "pytorch_model*.bin"
+_HEAD = 1 << 20
+
+
+def is_here(directory: Path) -> bool:
+    """Whether a directory holds such a checkpoint, and no safetensors files, which go before it."""
+    if (
+        not directory.is_dir()
+        or any(directory.glob("*.safetensors"))
+        or any(directory.glob("*.safetensors.index.json"))
+    ):
+        return False
+    return (directory / INDEX_FILE).exists() or any(directory.glob(_PATTERN))
+
+
+class TorchSource:
+    """Reads tensors as views of mapped files. Thread-safe.
+
+    Attributes:
+        directory: where the files are.
+        files: names of the files read, sorted.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Finds all tensors.
+
+        Raises:
+            RecastError: all violations of the index and of all files at once.
+        """
+        located, found = _located(directory)
+        held: dict[str, Mapping[str, Placed]] = {}
+        for name in located.files:
+            try:
+                with reading(directory / name):
+                    held[name] = torch_file.scan(directory / name)
+            except RecastError as error:
+                found.extend(error.diagnostics)
+        found += _placement(located, held)
+        raise_all(found)
+        self.directory = directory
+        self.files = located.files
+        self._placed = {tensor: (name, place) for name, places in held.items() for tensor, place in places.items()}
+        self._tensors = {
+            tensor: TensorInfo(tensor, place.shape, place.dtype, name) for tensor, (name, place) in self._placed.items()
+        }
+        self._maps: dict[str, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors by name."""
+        return self._tensors
+
+    def chunk(self, name: str) -> tuple[int, ...] | None:
+        """None: files are not chunked."""
+        return None
+
+    def read(self, name: str, region: Region) -> AnyArray:
+        """A region as a read-only view of the mapped file; a copy where the file does not align its elements.
+
+        Raises:
+            ValueError: the region does not lie in the tensor.
+            RecastError: INPUT_OUTPUT or SOURCE_NOT_FOUND, when the file cannot be mapped.
+        """
+        file, place = self._placed[name]
+        check_inside(name, region, place.shape)
+        dtype = numpy_dtype(place.dtype)
+        if not place.reach:
+            return np.empty(tuple(stop - start for start, stop in region), dtype)
+        strides = tuple(stride * dtype.itemsize for stride in place.strides)
+        view: AnyArray = np.ndarray(place.shape, dtype, self._map(file), place.offset, strides)
+        index: tuple[Any, ...] = (*slices(region), ...)
+        part = view[index]
+        values = part if part.flags.aligned else part.copy()
+        values.flags.writeable = False
+        return values
+
+    def release(self, name: str, region: Region) -> None:
+        """Gives back the memory of the whole pages between a region's first and last byte."""
+        file, place = self._placed[name]
+        check_inside(name, region, place.shape)
+        if any(start == stop for start, stop in region):
+            return
+        size = element_size(place.dtype)
+        first = sum(start * stride for (start, _), stride in zip(region, place.strides, strict=True))
+        last = sum((stop - 1) * stride for (_, stop), stride in zip(region, place.strides, strict=True))
+        begin = -(-(place.offset + first * size) // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (place.offset + (last + 1) * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        with self._lock:
+            mapped = self._maps.get(file)
+        if mapped is not None and end > begin:
+            mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+    def fingerprints(self) -> tuple[fingerprints.Fingerprint, ...]:
+        """Size, modification time and digest of the head of each file, as they are now."""
+        taken = []
+        for file in self.files:
+            with reading(self.directory / file):
+                taken.append(fingerprints.take(self.directory, file, _HEAD))
+        return tuple(taken)
+
+    def close(self) -> None:
+        """Unmaps the files; views that are still held keep their own file mapped."""
+        with self._lock:
+            maps, self._maps = self._maps, {}
+        for mapped in maps.values():
+            with contextlib.suppress(BufferError):
+                mapped.close()
+
+    def _map(self, file: str) -> mmap.mmap:
+        with self._lock:
+            if file not in self._maps:
+                with reading(self.directory / file), open(self.directory / file, "rb") as opened:
+                    self._maps[file] = mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+            return self._maps[file]
+
+
+class TorchElements:
+    """Elements of such files by coordinate; the files are scanned anew, and not mapped."""
+
+    def __init__(self, files: Mapping[str, Path]):
+        """Args: the file of each tensor."""
+        held = {path: torch_file.scan(path) for path in dict.fromkeys(files.values())}
+        self._placed = {name: (path, held[path][name]) for name, path in files.items()}
+
+    def names(self) -> frozenset[str]:
+        """The tensors that are there."""
+        return frozenset(self._placed)
+
+    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
+        """The values at integer coordinates [n, rank], in the stored dtype, [n]."""
+        path, place = self._placed[name]
+        dtype = numpy_dtype(place.dtype)
+        points = np.asarray(coordinates, np.int64).reshape(len(coordinates), len(place.shape))
+        positions = place.offset + points @ np.array(place.strides, np.int64) * dtype.itemsize
+        with reading(path), open(path, "rb") as file:
+            values = [os.pread(file.fileno(), dtype.itemsize, int(position)) for position in positions]
+        return np.frombuffer(b"".join(values), dtype)
+
+
+def _located(directory: Path) -> tuple[FileSet, list[Diagnostic]]:
+    if (directory / INDEX_FILE).exists():
+        return locate(directory / INDEX_FILE)
+    names = tuple(sorted(path.name for path in directory.glob(_PATTERN)))
+    if names == (SINGLE_FILE,):
+        return FileSet(directory, names, None), []
+    reason = f"{len(names)} files {_PATTERN} lie in the folder, and no {INDEX_FILE} says which of them belong together"
+    return FileSet(directory, (), None), [Diagnostic("INDEX_INVALID", f"{reason}.", subject=INDEX_FILE)]
+
+
+def _placement(located: FileSet, held: Mapping[str, Mapping[str, Placed]]) -> list[Diagnostic]:
+    """Where the index and the files, or two files, disagree about a tensor."""
+    holders: dict[str, list[str]] = {}
+    for file, places in held.items():
+        for tensor in places:
+            holders.setdefault(tensor, []).append(file)
+    found = [
+        Diagnostic("DUPLICATE_TENSOR", f"{printable(tensor)} is in {' and in '.join(files)}", subject=printable(tensor))
+        for tensor, files in sorted(holders.items())
+        if len(files) > 1
+    ]
+    for tensor, file in (located.index or {}).items():
+        if file in held and tensor not in held[file]:
+            reason = f"the index places {printable(tensor)} in {printable(file)}, which lacks it"
+            found.append(Diagnostic("MISSING_INDEXED_TENSOR", reason, subject=printable(tensor)))
+    for tensor in sorted(set(holders) - set(located.index)) if located.index is not None else ():
+        reason = f"{printable(holders[tensor][0])} holds {printable(tensor)}, which the index does not name"
+        found.append(Diagnostic("UNINDEXED_TENSOR", reason, subject=printable(tensor)))
+    return found
