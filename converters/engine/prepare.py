@@ -29,6 +29,7 @@ from converters.engine.naming import Naming
 from converters.engine.plan import Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.request import ConversionRequest
+from converters.formats.base import Source
 from converters.quantized.blocks import Blocks
 from mappings.language import peers
 from mappings.language.layout import Layout
@@ -113,7 +114,7 @@ def prepare(
         plan = requantizing.sized(plan, blocks)
         if request.require_exact:
             planning.check_exactness(plan)
-        step.lines.extend(_plan_lines(plan))
+        step.lines.extend(_plan_lines(plan, opened.source))
     if not request.plan_only:
         with report.step("preflight"):
             _preflight(request, opened, plan)
@@ -248,7 +249,7 @@ def occupied(request: ConversionRequest) -> list[Diagnostic]:
     ]
 
 
-def _plan_lines(plan: Plan) -> list[str]:
+def _plan_lines(plan: Plan, source: Source) -> list[str]:
     classes: dict[str, int] = {}
     for array in plan.arrays.values():
         classes[array.path.exactness] = classes.get(array.path.exactness, 0) + 1
@@ -257,12 +258,13 @@ def _plan_lines(plan: Plan) -> list[str]:
         f"{len(plan.arrays)} arrays to write: {counted}",
         f"{plan.bytes_in} bytes to read, {plan.bytes_out} to write, buffers of at most {plan.peak_bytes} bytes, "
         f"{plan.threads} threads",
-        *_amplified(plan),
+        *_amplified(plan, source),
     ]
 
 
-def _amplified(plan: Plan) -> list[str]:
-    if plan.amplification <= 1:
+def _amplified(plan: Plan, source: Source) -> list[str]:
+    # A tensor that two others are made of is read twice, too; that is no fault of chunks.
+    if plan.amplification <= 1 or not any(source.chunk(name) for name in source.tensors):
         return []
     return [
         f"{plan.bytes_decoded} bytes to decode, {plan.amplification:.2f} times those read: the source's chunks are too "

@@ -26,6 +26,7 @@ _EXIT_CODES = {
     "DISK_FULL": 5,
     "INPUT_OUTPUT": 5,
     "WORKER_KILLED": 5,
+    "SERVER_UNREACHABLE": 5,
     "OUT_OF_MEMORY": 4,
     "MEMORY_PLAN": 4,
     "TERMINATED": 143,

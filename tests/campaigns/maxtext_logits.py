@@ -11,11 +11,10 @@ needs Python 3.12 or newer, and its plain wheel has no dependencies, so what its
     pip install --no-deps maxtext==0.2.5
 
 None of these brings PyTorch. Where the scratch environment has none, the half that runs Transformers is done by another
-Python, one with torch, transformers and numpy:
+Python, one with torch, transformers and numpy; both start at the root of the checkout:
 
-    python maxtext_logits.py HF_DIR --dump_hf_logits=hf.npz
-    scratch/bin/python maxtext_logits.py HF_DIR OUT/0/items --model_name=llama3.1-8b --scan_layers=true \
-        --hf_logits=hf.npz
+    python -m tests.campaigns.maxtext_logits HF_DIR --dump_hf_logits=hf.npz
+    scratch/bin/python -m tests.campaigns.maxtext_logits HF_DIR OUT/0/items --scan_layers=true --hf_logits=hf.npz
 
 Both halves draw the same token ids, and the file carries them along to be checked. Each sequence starts at position 0;
 one is long, because an error in the rotary embedding (a missing frequency scaling above all) hardly shows in a short
@@ -29,6 +28,10 @@ Llama's 1/sqrt(head_dim) is folded into the stored query kernel. In bfloat16 tha
 and a rounding for 128, which moves logits by some thousandths: enough to turn a near tie of the argmax. With
 --folded_query, given to both halves, the reference's query is rounded likewise, and what is left is float32 noise.
 
+Whatever its dtypes, MaxText multiplies by the embedding in bfloat16 where the head is tied to it. So does the reference
+here, or logits of float32 models would differ by a thousandth. Likewise a Gemma 3 has its embedding multiplied by the
+root of the width rounded to bfloat16, as transformers does in bfloat16 only.
+
 The result is one JSON object on standard output; logs go to standard error. The exit code is 0 if and only if every
 argmax is equal and every divergence is at most --max_kl, 1 if not or if MaxText refuses the checkpoint.
 """
@@ -37,6 +40,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -48,37 +52,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tests.campaigns.maxtext_keys import BLOCKS, maxtext_keys, text_of
+
 Logits = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
 LOADERS = ("training", "pretrained")
-
-# Fields of config.json and the MaxText key each one decides; a field that is absent or null decides nothing.
-_CONFIG_KEYS = {
-    "hidden_size": "base_emb_dim",
-    "intermediate_size": "base_mlp_dim",
-    "num_hidden_layers": "base_num_decoder_layers",
-    "num_attention_heads": "base_num_query_heads",
-    "num_key_value_heads": "base_num_kv_heads",
-    "vocab_size": "vocab_size",
-    "rms_norm_eps": "normalization_layer_epsilon",
-    "tie_word_embeddings": "logits_via_embedding",
-    "num_experts": "num_experts",
-    "num_local_experts": "num_experts",
-    "num_experts_per_tok": "num_experts_per_tok",
-    "moe_intermediate_size": "base_moe_mlp_dim",
-    "sliding_window": "sliding_window_size",
-    "attn_logit_softcapping": "attn_logits_soft_cap",
-    "final_logit_softcapping": "final_logits_soft_cap",
-}
-
-# The frequency scaling that is built into MaxText's class for llama3.1.
-_LLAMA31_ROPE = {
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
 
 
 def make_tokens(vocab_size: int, lengths: Sequence[int], seed: int) -> list[Tokens]:
@@ -93,39 +72,6 @@ def read_config(hf_dir: pathlib.Path) -> dict[str, Any]:
     return config
 
 
-def maxtext_sizes(config: Mapping[str, Any], model_name: str) -> dict[str, Any]:
-    """Returns the MaxText keys for the sizes in a config.json.
-
-    Args:
-        config: what config.json holds.
-        model_name: MaxText's name of the model, which decides the layout of the decoder and of the rotary embedding.
-
-    Raises:
-        ValueError: the config asks for a frequency scaling that MaxText does not apply under this name.
-    """
-    sizes = {key: config[field] for field, key in _CONFIG_KEYS.items() if config.get(field) is not None}
-    sizes["head_dim"] = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    if model_name.startswith("gemma2"):
-        sizes["base_num_decoder_layers"] //= 2  # a local and a global layer make one layer
-    if "base_moe_mlp_dim" not in sizes and "num_experts" in sizes:
-        sizes["base_moe_mlp_dim"] = sizes["base_mlp_dim"]
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = rope.get("rope_theta", config.get("rope_theta"))
-    if theta is not None:
-        sizes["rope_max_timescale"] = int(theta)
-    scaling = rope.get("rope_type", rope.get("type", "default"))
-    if model_name.startswith("llama3.1"):
-        found = {field: rope.get(field) for field in _LLAMA31_ROPE}
-        if scaling == "llama3" and found != _LLAMA31_ROPE:
-            raise ValueError(f"MaxText applies {_LLAMA31_ROPE} to llama3.1, config.json asks for {found}")
-        if scaling not in ("llama3", "default"):
-            raise ValueError(f"MaxText has no rope_type {scaling!r} for {model_name}")
-        sizes["rope_use_scale"] = scaling == "llama3"
-    elif scaling == "llama3":
-        raise ValueError(f"MaxText applies the scaling of rope_type llama3 to llama3.1 only, not to {model_name}")
-    return sizes
-
-
 def hf_logits(hf_dir: pathlib.Path, tokens: Sequence[Tokens], folded_query: bool) -> list[Logits]:
     """Returns the logits [length, vocab] that Transformers computes in float32, one array per sequence.
 
@@ -137,20 +83,45 @@ def hf_logits(hf_dir: pathlib.Path, tokens: Sequence[Tokens], folded_query: bool
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    config = read_config(hf_dir)
+    classes = (
+        transformers.AutoModelForImageTextToText if "vision_config" in config else transformers.AutoModelForCausalLM
+    )
+    model = classes.from_pretrained(
         hf_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     ).eval()
     if folded_query:
-        config = read_config(hf_dir)
         root = (config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]) ** 0.5
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith(".q_proj.weight"):
                     parameter.copy_((parameter * (1 / root)).bfloat16().float() * root)
+    _read_embedding_as_maxtext(model, config)
     with torch.no_grad():
         return [
             model(input_ids=torch.from_numpy(ids)[None], use_cache=False).logits[0].float().numpy() for ids in tokens
         ]
+
+
+def _read_embedding_as_maxtext(model: Any, config: Mapping[str, Any]) -> None:
+    """Lets a model use its embedding as MaxText does; changes the model in place.
+
+    The root of the width that a Gemma multiplies its embedding by is rounded as in the stored embedding. A head that is
+    tied to it becomes one of its own, of bfloat16 numbers.
+    """
+    import torch
+
+    embedding = model.get_input_embeddings()
+    weight = embedding.weight.detach()
+    root = stored_root = torch.ones(())
+    if dtype := BLOCKS[config["model_type"]].embedding_root:
+        root = torch.tensor(weight.shape[1] ** 0.5)
+        stored_root = root.to(getattr(torch, dtype)).float()
+        embedding.embed_scale.copy_(stored_root)
+    if model.config.get_text_config().tie_word_embeddings:
+        head = torch.nn.Linear(*reversed(weight.shape), bias=False)
+        head.weight = torch.nn.Parameter((weight * stored_root).bfloat16().float() / root)
+        model.set_output_embeddings(head)
 
 
 def save_logits(path: pathlib.Path, tokens: Sequence[Tokens], logits: Sequence[Logits], folded_query: bool) -> None:
@@ -254,19 +225,25 @@ def load_model(config: Any, loader: str) -> tuple[Any, Any]:
     return model, abstract.mesh
 
 
+@functools.cache
+def _compiled_forward() -> Any:
+    """The forward pass of a MaxText model; one for all, so that what both loaders load is compiled once."""
+    from flax import nnx
+
+    def forward(model: Any, ids: Any, positions: Any, segments: Any) -> Any:
+        return model(ids, positions, segments, enable_dropout=False)
+
+    return nnx.jit(forward)
+
+
 def maxtext_logits(config: Any, loader: str, tokens: Sequence[Tokens]) -> list[Logits]:
     """Returns the logits [length, vocab] that MaxText computes, one array per sequence."""
     import jax
     import jax.numpy as jnp
-    from flax import linen, nnx
+    from flax import linen
 
     model, mesh = load_model(config, loader)
-
-    def forward(model: Any, ids: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
-        result: jax.Array = model(ids, positions, segments, enable_dropout=False)
-        return result
-
-    compiled = nnx.jit(forward)
+    compiled = _compiled_forward()
     results: list[Logits] = []
     with jax.set_mesh(mesh), linen.logical_axis_rules(config.logical_axis_rules):
         for sequence in tokens:
@@ -334,7 +311,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compares MaxText's logits with those of Transformers.")
     parser.add_argument("hf_dir", type=pathlib.Path, help="directory with config.json and safetensors")
     parser.add_argument("items_dir", type=pathlib.Path, nargs="?", help="MaxText's load_parameters_path: .../0/items")
-    parser.add_argument("--model_name", default="llama3.1-8b", help="MaxText's name of the model")
+    parser.add_argument("--model_name", help="MaxText's name of the model; by default one of the model_type's block")
     parser.add_argument("--scan_layers", choices=("true", "false"), help="whether the layers are stacked")
     parser.add_argument("--loader", choices=(*LOADERS, "both"), default="both", help="MaxText's way of loading")
     parser.add_argument("--hf_logits", type=pathlib.Path, help="file written with --dump_hf_logits; no torch needed")
@@ -371,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one of the halves, or both, and returns the exit code."""
     arguments = parse_arguments(argv)
     config = read_config(arguments.hf_dir)
-    tokens = make_tokens(config["vocab_size"], arguments.lengths, arguments.seed)
+    tokens = make_tokens(text_of(config)["vocab_size"], arguments.lengths, arguments.seed)
     folded = arguments.folded_query
     if arguments.dump_hf_logits is not None:
         logits = hf_logits(arguments.hf_dir, tokens, folded)
@@ -380,7 +357,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     os.environ["JAX_PLATFORMS"] = "cpu"
     loaders = LOADERS if arguments.loader == "both" else (arguments.loader,)
-    overrides = {**maxtext_sizes(config, arguments.model_name), **parse_overrides(arguments.set)}
+    model_name = arguments.model_name or BLOCKS[config["model_type"]].model_name
+    overrides = {**maxtext_keys(config, model_name), **parse_overrides(arguments.set)}
     with contextlib.redirect_stdout(sys.stderr):
         if arguments.hf_logits is not None:
             reference = load_logits(arguments.hf_logits, tokens, folded)
@@ -388,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reference = hf_logits(arguments.hf_dir, tokens, folded)
         maxtext = maxtext_config(
             arguments.items_dir.absolute(),
-            arguments.model_name,
+            model_name,
             arguments.scan_layers == "true",
             max(arguments.lengths),
             overrides,

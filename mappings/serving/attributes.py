@@ -1,0 +1,169 @@
+"""What a config.json states of an attribute, in whichever of its spellings.
+
+A rule names the places to look at in data. Where a value is more than the content of one place, it names a reading:
+a function of this module. No input is trusted: what is not there, or of the wrong kind, is no value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mappings.language import loader
+from mappings.language.errors import MappingErrors
+from recast_proto import compatibility_pb2
+
+Lookup = Callable[[str], Any]
+"""The value at a path of a config, or None."""
+
+_TYPES = ("rope_type", "type")
+_KINDS = ("full_attention", "sliding_attention")
+_ROTATED = "partial_rotary_factor"
+# What transformers computes where a config of Gemma says "gelu".
+_GELU = "gelu_pytorch_tanh"
+
+
+class UnknownReadingError(LookupError):
+    """A rule names a reading that this version does not have."""
+
+
+def config_roots(family: str, root: Path | None = None) -> tuple[str, ...]:
+    """Where a family keeps its config: prefixes of paths, first the one that is looked at first.
+
+    A family that this installation does not have keeps it at the top level.
+    """
+    try:
+        return loader.load_family(family, root).node.config_root or ("",)
+    except MappingErrors:
+        return ("",)
+
+
+def value_of(field: compatibility_pb2.ConfigField, config: Mapping[str, Any], family: str) -> Any:
+    """What a config states of an attribute; None if it states nothing. See `stated`."""
+    return stated(field, config, family)[0]
+
+
+def stated(field: compatibility_pb2.ConfigField, config: Mapping[str, Any], family: str) -> tuple[Any, str]:
+    """What a config states of an attribute, and where.
+
+    Args:
+        field: where to look.
+        config: config.json as parsed; its values may be of any kind.
+        family: whose places and assumptions hold.
+
+    Returns:
+        The value, None if the config states nothing; and for people where it comes from, if not from a key of the
+        attribute's name.
+
+    Raises:
+        UnknownReadingError: the field names a reading that there is not.
+        ValueError: an assumption of the field is no JSON.
+    """
+    lookup = lookup_in(config, config_roots(family))
+    for source in field.source:
+        if not source.family or family in source.family:
+            value = _from(source, lookup, family)
+            if value is not None:
+                return value, _place(source, field.attribute)
+    return None, ""
+
+
+def _place(source: compatibility_pb2.Source, attribute: str) -> str:
+    kind = source.WhichOneof("from")
+    if kind == "path":
+        return "" if source.path == attribute else source.path
+    if kind == "quotient":
+        return f"{source.quotient.of} / {source.quotient.by}"
+    return "left out, which means so" if kind == "json" else ""
+
+
+def lookup_in(config: Mapping[str, Any], roots: Sequence[str]) -> Lookup:
+    """How paths of a config are looked up: in each of its roots, the first that has a value."""
+
+    def lookup(path: str) -> Any:
+        found = (_at(config, f"{root}.{path}" if root else path) for root in roots)
+        return next((value for value in found if value is not None), None)
+
+    return lookup
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _from(source: compatibility_pb2.Source, lookup: Lookup, family: str) -> Any:
+    kind = source.WhichOneof("from")
+    if kind == "path":
+        return lookup(source.path)
+    if kind == "quotient":
+        return _quotient(lookup(source.quotient.of), lookup(source.quotient.by))
+    if kind == "json":
+        return json.loads(source.json)
+    reading = READINGS.get(source.reading)
+    if reading is None:
+        raise UnknownReadingError(f"there is no reading '{source.reading}'; known are: {', '.join(sorted(READINGS))}")
+    return reading(lookup, family)
+
+
+def _quotient(of: Any, by: Any) -> int | None:
+    whole = all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in (of, by))
+    return of // by if whole and of % by == 0 else None
+
+
+def _activation(lookup: Lookup, family: str) -> Any:
+    """The activation of the MLP. Gemma's configs name it twice, and mean tanh's approximation by "gelu"."""
+    value = lookup("hidden_activation") or lookup("hidden_act")
+    return _GELU if family.startswith("gemma") and value == "gelu" else value
+
+
+def _sliding_window(lookup: Lookup, _: str) -> Any:
+    """The window of attention in tokens; none where the config switches it off."""
+    return None if lookup("use_sliding_window") is False else lookup("sliding_window")
+
+
+def _dtype(lookup: Lookup, _: str) -> Any:
+    """The dtype of the weights; the newer key goes before the older one, as in transformers 5."""
+    value = lookup("dtype") or lookup("torch_dtype")
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def _rope_parameters(lookup: Lookup, _: str) -> Any:
+    """Parameters of the rotary embedding's scaling, without type and theta; of full attention, where kinds differ.
+
+    Both spellings are one: `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.
+    """
+    found: dict[str, Any] = {}
+    if lookup(_ROTATED) is not None:
+        found[_ROTATED] = lookup(_ROTATED)
+    for section in (lookup("rope_scaling"), lookup("rope_parameters")):
+        if section is not None and not isinstance(section, Mapping):
+            return section
+        for key, value in _of_full_attention(section or {}).items():
+            if key not in (*_TYPES, "rope_theta") and value is not None:
+                found[key] = value
+    if found.get(_ROTATED) == 1:
+        del found[_ROTATED]
+    return found or None
+
+
+def _of_full_attention(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    kinds = {key: value for key, value in section.items() if key in _KINDS and isinstance(value, Mapping)}
+    if not kinds:
+        return section
+    return kinds.get(_KINDS[0], {})
+
+
+READINGS: Mapping[str, Callable[[Lookup, str], Any]] = {
+    "activation": _activation,
+    "sliding_window": _sliding_window,
+    "dtype": _dtype,
+    "rope_parameters": _rope_parameters,
+}
+"""Readings by the names that rules use."""
