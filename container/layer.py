@@ -3,8 +3,9 @@
     layer.py @PARAMETERS
 
 The file holds a line with the output, then lines with a tab each: `NAME<TAB>FILE` for a member, where FILE may be a
-folder, and `-<TAB>FILE` for one to leave out. Names are sorted, times are 0, owners are root, and modes are 0644, or
-0755 for folders and programs. Python modules are compiled if they are not already.
+folder, `-<TAB>FILE` for one to leave out, and `!<TAB>NAME` for a name to leave out with all below it. Names are sorted,
+times are 0, owners are root, and modes are 0644, or 0755 for folders and programs. Python modules are compiled if they
+are not already.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ def read(lines: Iterable[str]) -> dict[str, Path]:
     """
     listed = [line.partition("\t")[::2] for line in lines]
     left_out = {path for name, path in listed if name == "-"}
+    unwanted = tuple(f"{path}/" for name, path in listed if name == "!")
     members: dict[str, Path] = {}
     for name, path in listed:
-        if name == "-" or path in left_out:
+        if name in ("-", "!") or path in left_out:
             continue
         for inner, file in _files(name, Path(path)):
+            if f"{inner}/".startswith(unwanted):
+                continue
             if inner in members and not filecmp.cmp(members[inner], file, shallow=False):
                 raise LayerError(f"{inner} is in two packages: {members[inner]} and {file}")
             members[inner] = file

@@ -1,4 +1,4 @@
-"""Deterministic layers of an image from a Python program: NAME_third_party, NAME_first_party and so on.
+"""Deterministic layers of an image from a Python program.
 
 Wheels are merged into /app/site-packages, the repository's own files lie in /app/recast. So paths do not depend on how a
 version of rules_python names its repositories, and the image needs no shell and none of the rules' launchers, whose
@@ -8,27 +8,24 @@ first line, interpreter and environment differ between versions. The interpreter
 load("@rules_python//python:py_info.bzl", "PyInfo")
 load("@rules_python//python:py_runtime_info.bzl", "PyRuntimeInfo")
 
-HUBS = {
-    "core": "recast_pip",
-    "verify": "recast_verify_pip",
-}
-
-# Functions for map_each, which give `NAME<TAB>FILE` for a member. The short path of another repository's file is
-# "../REPOSITORY/...".
-def _of_hub(file, hub):
-    repository, wheel, path = file.short_path.partition("/site-packages")
-    if not wheel or not repository.startswith("../") or hub not in repository:
-        return None
-    return "app/site-packages{}\t{}".format(path, file.path)
-
-def _core(file):
-    return _of_hub(file, HUBS["core"])
-
-def _verify(file):
-    return _of_hub(file, HUBS["verify"])
+# What no run uses: headers and libraries for C++ programs, and torch's own tests.
+_UNUSED = [
+    "app/site-packages/torch/bin",
+    "app/site-packages/torch/include",
+    "app/site-packages/torch/share",
+    "app/site-packages/torch/test",
+]
 
 # The rules' own start-up files, which differ between versions.
 _NOT_OURS = ("../", ".venv/", "_stage2_bootstrap.py", ".build_data.txt")
+
+# Functions for map_each, which give `NAME<TAB>FILE` for a member. The short path of another repository's file is
+# "../REPOSITORY/...".
+def _third_party(file):
+    _, wheel, path = file.short_path.partition("/site-packages")
+    if not wheel or not file.short_path.startswith("../"):
+        return None
+    return "app/site-packages{}\t{}".format(path, file.path)
 
 def _first_party(file):
     path = file.short_path
@@ -44,8 +41,7 @@ def _first_party(file):
 
 _PARTS = {
     "first_party": _first_party,
-    "third_party_core": _core,
-    "third_party_verify": _verify,
+    "third_party": _third_party,
 }
 
 def _layer_impl(ctx):
@@ -57,12 +53,19 @@ def _layer_impl(ctx):
     args.set_param_file_format("multiline")
     args.add(tar)
     args.add_all(files, map_each = _PARTS[ctx.attr.part], expand_directories = False)
+    args.add_all(_UNUSED, format_each = "!\t%s")
 
     # Not wanted in the image: the rules' launcher, and a hermetic interpreter (the base has one of the same version).
     args.add(binary[DefaultInfo].files_to_run.executable, format = "-\t%s")
     runtime = binary[PyRuntimeInfo].files if PyRuntimeInfo in binary else None
     if runtime:
         args.add_all(runtime, format_each = "-\t%s")
+    if ctx.attr.without:
+        args.add_all(
+            ctx.attr.without[DefaultInfo].default_runfiles.files,
+            format_each = "-\t%s",
+            expand_directories = False,
+        )
     ctx.actions.run(
         executable = ctx.executable._layer,
         arguments = [args],
@@ -79,6 +82,7 @@ python_layer = rule(
     attrs = {
         "binary": attr.label(mandatory = True, providers = [PyInfo]),
         "part": attr.string(mandatory = True, values = _PARTS.keys()),
+        "without": attr.label(providers = [PyInfo], doc = "A program whose files an earlier layer holds."),
         "_layer": attr.label(default = ":layer_program", executable = True, cfg = "exec"),
     },
     doc = "One layer of what a Python program needs.",
