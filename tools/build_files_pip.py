@@ -22,6 +22,7 @@ DISTRIBUTIONS: Mapping[str, str] = {
     "google.protobuf": "protobuf",
     "grpc_tools": "grpcio-tools",
     "orbax": "orbax-checkpoint",
+    "yaml": "pyyaml",
 }
 """Distributions that are not called as their modules are, by the start of the modules' names."""
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 
 from converters.cli import arguments, usage
-from reporting import console, json_report, text
+from reporting import console, json_report, termination, text
 from reporting.diagnostics import Diagnostic, RecastError
 from reporting.report import Report, StepFailed
 
@@ -124,6 +124,7 @@ def conclude(report: Report, values: flags.FlagValues | None = None, *, quiet: b
         report.finish()
     if report.failed or not quiet:
         console.show(text.render(report))
+    termination.leave(report)
     directory = values.report_directory if values is not None and "report_directory" in values else None
     if directory:
         _keep(report, Path(directory))

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from converters.benchmarking import synthetic
 from reporting.version import VERSION
-from tests.images import engine
+from tests.images import engine, jobs
 from tests.images.engine import Container, Engine
 
 CALLER = (1000, 1001)
@@ -60,8 +61,8 @@ def owners(folder: Path) -> set[tuple[int, int]]:
     return {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")}
 
 
-def status(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2]
+def source(tour: Path) -> Path:
+    return next(path.parent for path in sorted(tour.rglob("config.json")) if list(path.parent.glob("*.safetensors")))
 
 
 def test_version_and_help(slim: Container) -> None:
@@ -77,8 +78,8 @@ def test_what_root_writes_belongs_to_the_owner_of_the_mount(tour: Path) -> None:
 
 
 def test_a_conversion_there_and_back_as_any_user(slim: Container, tour: Path, work: Path) -> None:
-    source = next(path.parent for path in sorted(tour.rglob("config.json")) if list(path.parent.glob("*.safetensors")))
-    as_user = [f"--user={CALLER[0]}:{CALLER[1]}", f"--volume={source}:/model:ro", f"--volume={work}:/work"]
+    model = source(tour)
+    as_user = [f"--user={CALLER[0]}:{CALLER[1]}", f"--volume={model}:/model:ro", f"--volume={work}:/work"]
     there = slim.run(
         "hf-to-maxtext",
         NAMED,
@@ -104,13 +105,13 @@ def test_a_conversion_there_and_back_as_any_user(slim: Container, tour: Path, wo
 
 
 def test_too_little_memory_is_said_in_the_report(slim: Container, tour: Path, work: Path) -> None:
-    source = next(path.parent for path in sorted(tour.rglob("config.json")) if list(path.parent.glob("*.safetensors")))
+    model = source(tour)
     ended = slim.run(
         "hf-to-maxtext",
         NAMED,
         "--hf_model_path=/model",
         "--base_output_directory=/work/out",
-        options=["--memory=96m", f"--volume={source}:/model:ro", f"--volume={work}:/work"],
+        options=["--memory=96m", f"--volume={model}:/model:ro", f"--volume={work}:/work"],
     )
     assert ended.returncode == 4, ended.stdout + ended.stderr
     assert "MEMORY_PLAN" in ended.stdout or "OUT_OF_MEMORY" in ended.stdout
@@ -172,3 +173,25 @@ def test_the_image_for_flags_takes_them_without_a_subcommand(podman: Engine) -> 
     flags = Container(podman, podman.pull("inference-checkpoint"))
     assert "  hf-to-maxtext  " in flags.run("--help").stdout
     assert "checkpoint" in flags.run("--bucket_name=b").stdout
+
+
+def test_the_pod_of_a_job_runs(slim: Container, tour: Path, tmp_path: Path) -> None:
+    engine, job = slim.engine, jobs.job("hf-to-maxtext")
+    container, pod = jobs.container(job), job["spec"]["template"]["spec"]
+    assert engine.podman("tag", slim.image, container["image"]).returncode == 0
+    assert engine.podman("volume", "create", "checkpoints").returncode == 0
+    claim = Path(engine.podman("volume", "inspect", "checkpoints", "--format", "{{.Mountpoint}}").stdout.strip())
+    user = pod["securityContext"]["runAsUser"]
+    shutil.copytree(source(tour), claim / "hf")
+    for path in (claim, *claim.rglob("*")):
+        os.chown(path, user, user)
+    container["args"].append(NAMED)
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "job"}, "spec": pod}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(manifest))
+    played = engine.podman("kube", "play", "--network=none", str(tmp_path / "pod.yaml"))
+    assert played.returncode == 0, played.stderr
+    code = engine.podman("wait", "job-recast").stdout.strip()
+    said = engine.podman("logs", "job-recast").stdout
+    assert code == "0", said
+    assert {path.stat().st_uid for path in (claim / "maxtext").rglob("*")} == {user}
+    engine.podman("kube", "down", str(tmp_path / "pod.yaml"))
