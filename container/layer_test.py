@@ -58,7 +58,8 @@ def test_a_module_runs_as_it_was_compiled_without_its_cache_being_written(tmp_pa
     os.utime(tmp_path / "out" / "app" / "m.py", (5, 5))
     (cached,) = (tmp_path / "out" / "app" / "__pycache__").iterdir()
     before = cached.read_bytes()
-    said = subprocess.run([sys.executable, "-m", "m"], cwd=tmp_path / "out" / "app", capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "out" / "app")}
+    said = subprocess.run([sys.executable, "-m", "m"], env=environment, capture_output=True, check=True)
     assert said.stdout.decode().strip() == str(cached)
     assert cached.read_bytes() == before
 

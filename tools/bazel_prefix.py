@@ -30,8 +30,9 @@ LOADED_BY_NAME = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
 LAUNCHER = """#!/bin/sh
 # Debian's build does not know its own version, which every published rule asks for.
 export BAZEL_DEV_VERSION_OVERRIDE=7.7.1 JAVA_HOME="{prefix}/jvm/jdk"
-exec "{prefix}/bin/bazel.real" --nosystem_rc --install_base="{prefix}/share/bazel" --trust_install_base \\
-  --server_javabase="{prefix}/jvm/jdk" "$@"
+# Folders that are inputs, such as an unpacked wheel, are told apart by what is in them.
+exec "{prefix}/bin/bazel.real" --nosystem_rc --host_jvm_args=-DBAZEL_TRACK_SOURCE_DIRECTORIES=1 \\
+  --install_base="{prefix}/share/bazel" --trust_install_base --server_javabase="{prefix}/jvm/jdk" "$@"
 """
 
 

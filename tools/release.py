@@ -199,7 +199,7 @@ def main(arguments: Sequence[str], root: Path | None = None, build: Builder = ba
         notes((released.root / "CHANGELOG.md").read_text("utf-8"), released.version)
         if options.folder.exists():
             raise ReleaseError(f"{options.folder} is already there")
-        with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="recast-release-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="recast-release-") as scratch:
             built = build_twice(released, Path(scratch), build)
             write(released, built, options.folder)
     except ReleaseError as error:
