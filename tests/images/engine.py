@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,15 @@ class Engine:
 
     Attributes:
         root: the folder of both.
+        state: a folder for what runs, whose path must be short.
     """
 
     root: Path
+    state: Path
 
     def command(self, *words: str) -> list[str]:
         """A command line of podman."""
-        return ["podman", f"--root={self.root / 'storage'}", f"--runroot={self.root / 'run'}", *words]
+        return ["podman", f"--root={self.root / 'storage'}", f"--runroot={self.state}", *words]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,15 +94,19 @@ class Container:
         return self.engine.podman(*self.arguments(options, words))
 
 
-def start(root: Path) -> Engine:
-    """An engine; skips the test where there is none, or no image."""
+@contextlib.contextmanager
+def started(root: Path) -> Iterator[Engine]:
+    """An engine; skips the test where there is none, or no image. All that it holds is removed afterwards."""
     if structure.folder() is None:
         pytest.skip(structure.WITHOUT)
     if "TEST_SRCDIR" in os.environ or shutil.which("podman") is None or shutil.which("runc") is None:
         pytest.skip("needs podman and runc, outside of a sandbox")
     (root / "containers.conf").write_text(CONFIGURATION)
-    engine = Engine(root)
-    info = engine.podman("info")
-    if info.returncode != 0:
-        pytest.skip(f"podman does not work here: {info.stderr}")
-    return engine
+    with tempfile.TemporaryDirectory(prefix="recast-", ignore_cleanup_errors=True) as state:
+        engine = Engine(root, Path(state))
+        info = engine.podman("info")
+        if info.returncode != 0:
+            pytest.skip(f"podman does not work here: {info.stderr}")
+        yield engine
+        for words in (["pod", "rm"], ["rm"], ["volume", "rm"], ["rmi"]):
+            engine.podman(*words, "--all", "--force")
