@@ -8,7 +8,14 @@ from pathlib import Path
 
 from reporting import console
 
-OUTPUT_FLAGS = ("base_output_directory", "directory", "output_checkpoint_path", "output_directory", "report_directory")
+OUTPUT_FLAGS = (
+    "base_output_directory",
+    "directory",
+    "output_checkpoint_path",
+    "output_directory",
+    "cache_location",
+    "report_directory",
+)
 """Flags that name where a subcommand writes, the most telling first."""
 
 ENABLED = "RECAST_DROP_PRIVILEGES"
