@@ -78,6 +78,7 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
         return list(arguments_given[:1])
 
     def run(_: Sequence[str]) -> NoReturn:
+        _note_mappings(report)
         alone = argv is None if own_process is None else own_process
         sys.exit((_supervised if program.supervised and alone else execute)(program, values, prepared[0], report))
 
@@ -127,6 +128,7 @@ def conclude(report: Report, values: flags.FlagValues | None = None, *, quiet: b
     termination.leave(report)
     directory = values.report_directory if values is not None and "report_directory" in values else None
     if directory:
+        _note_mappings(report)
         _keep(report, Path(directory))
     return report.exit_code
 
@@ -138,6 +140,12 @@ def write_reports(report: Report, directory: Path) -> tuple[Path, ...]:
     for path, content in pairs:
         path.write_text(content, "utf-8")
     return tuple(path for path, _ in pairs)
+
+
+def _note_mappings(report: Report) -> None:
+    from mappings import content
+
+    report.mappings = report.mappings or content.digest()
 
 
 def _keep(report: Report, directory: Path) -> None:
