@@ -17,9 +17,8 @@ def report() -> Report:
     return report
 
 
-def test_the_message_is_the_status_and_the_ids(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(termination.FILE, str(tmp_path / "log"))
-    termination.leave(report)
+def test_the_message_is_the_status_and_the_ids(report: Report, tmp_path: Path) -> None:
+    termination.leave(report, str(tmp_path / "log"))
     status, code, step = (tmp_path / "log").read_text().splitlines()
     assert status.endswith("ERROR - One or more failures have occurred. Do not deploy")
     assert (code, step) == (f"exit code {report.exit_code}", "open_source: UNKNOWN_SUBCOMMAND")
@@ -31,8 +30,24 @@ def test_it_is_never_longer_than_what_is_kept(report: Report) -> None:
     assert len(termination.message(report)) == termination.LIMIT
 
 
-def test_a_place_that_cannot_be_written_is_no_failure(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(termination.FILE, "/no/such/folder/log")
+def test_by_default_it_goes_to_the_file_that_kubernetes_made_and_nowhere_else(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "termination-log"
+    monkeypatch.setattr(termination, "DEFAULT", place)
     termination.leave(report)
-    monkeypatch.delenv(termination.FILE)
+    assert not place.exists()
+    place.symlink_to(tmp_path / "other")
+    (tmp_path / "other").touch()
     termination.leave(report)
+    assert (tmp_path / "other").read_text() == ""
+    place.unlink()
+    place.touch()
+    termination.leave(report, "")
+    assert place.read_text() == ""
+    termination.leave(report)
+    assert place.read_text() == termination.message(report)
+
+
+def test_a_place_that_cannot_be_written_is_no_failure(report: Report) -> None:
+    termination.leave(report, "/no/such/folder/log")

@@ -30,7 +30,8 @@ class Program:
         prepare: makes of flags and positional arguments what `execute` takes; raises RecastError for faults in them.
         execute: does the work; adds steps to the report; returns text to print before the report, or "".
         positional: names of its positional arguments.
-        reports: whether a run that succeeds ends with a FINAL REPORT; a failing one always does.
+        reports: whether a run that succeeds ends with a FINAL REPORT, or what says so of what `prepare` made; a failing
+            one always does.
         supervised: whether `execute` runs in a child process, so that a kill is reported; for what takes long.
     """
 
@@ -40,7 +41,7 @@ class Program:
     prepare: Callable[[flags.FlagValues, Sequence[str]], Any]
     execute: Callable[[Any, Report], str]
     positional: tuple[str, ...] = ()
-    reports: bool = True
+    reports: bool | Callable[[Any], bool] = True
     supervised: bool = False
 
 
@@ -102,7 +103,8 @@ def execute(program: Program, values: flags.FlagValues, prepared: Any, report: R
         _record(report, program.name, error)
     if output:
         console.show(output)
-    return conclude(report, values, quiet=not program.reports)
+    reports = program.reports(prepared) if callable(program.reports) else program.reports
+    return conclude(report, values, quiet=not reports)
 
 
 def _supervised(program: Program, values: flags.FlagValues, prepared: Any, report: Report) -> int:
@@ -125,8 +127,8 @@ def conclude(report: Report, values: flags.FlagValues | None = None, *, quiet: b
         report.finish()
     if report.failed or not quiet:
         console.show(text.render(report))
-    termination.leave(report)
-    directory = values.report_directory if values is not None and "report_directory" in values else None
+    termination.leave(report, _given(values, "termination_message_path"))
+    directory = _given(values, "report_directory")
     if directory:
         _note_mappings(report)
         _keep(report, Path(directory))
@@ -140,6 +142,11 @@ def write_reports(report: Report, directory: Path) -> tuple[Path, ...]:
     for path, content in pairs:
         path.write_text(content, "utf-8")
     return tuple(path for path, _ in pairs)
+
+
+def _given(values: flags.FlagValues | None, name: str) -> str | None:
+    """The value of a flag that every binary has, where the command line could be read as far as that."""
+    return values[name].value if values is not None and name in values else None
 
 
 def _note_mappings(report: Report) -> None:

@@ -33,6 +33,7 @@ from converters.engine.resume import Identity
 from converters.engine.run_files import sync_tree, write_durably
 from converters.engine.staging import Staging
 from converters.engine.verify import Points
+from recast_proto import plan_pb2
 from reporting import json_report, text
 from reporting.diagnostics import Diagnostic, RecastError, exit_code_of, raise_all
 from reporting.report import Report, StepFailed, TensorOutcome, diagnostics_of
@@ -51,16 +52,11 @@ def run(request: ConversionRequest, report: Report) -> str:
         StepFailed: when a step failed; the report says why, and the destination is as it was before, but for what a
             rerun continues.
     """
-    report.source = str(request.source)
     started = time.monotonic()
-    allocator.keep_buffers()
-    with report.step("open_source") as step:
-        opened = drivers.driver_of(request.source_format).open(request.source)
-        step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
-        step.lines.extend(opened.remarks)
+    opened = open_source(request, report)
     try:
         if request.plan_only:
-            return plan(request, opened, report)
+            return plan_document.render(plan(request, opened, report))
         report.destination = str(request.destination)
         digest = request.digest(opened.fingerprint + model.fingerprint(request, opened))
         if _already_complete(request, digest, report):
@@ -72,8 +68,23 @@ def run(request: ConversionRequest, report: Report) -> str:
         opened.source.close()
 
 
-def plan(request: ConversionRequest, opened: Opened, report: Report, published: Model | None = None) -> str:
-    """Plans the conversion of an opened source, writes the plan where the request says, and returns it as text.
+def open_source(request: ConversionRequest, report: Report) -> Opened:
+    """Opens the source, by headers only.
+
+    Raises:
+        StepFailed: when it cannot be read.
+    """
+    report.source = str(request.source)
+    allocator.keep_buffers()
+    with report.step("open_source") as step:
+        opened = drivers.driver_of(request.source_format).open(request.source)
+        step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
+        step.lines.extend(opened.remarks)
+    return opened
+
+
+def plan(request: ConversionRequest, opened: Opened, report: Report, published: Model | None = None) -> plan_pb2.Plan:
+    """Plans the conversion of an opened source, and writes the plan where the request says.
 
     Raises:
         StepFailed: when a step failed.
@@ -83,7 +94,7 @@ def plan(request: ConversionRequest, opened: Opened, report: Report, published: 
     if request.plan_file is not None:
         with report.step("write_plan"):
             plan_document.write(message, request.plan_file)
-    return plan_document.render(message)
+    return message
 
 
 def _earlier_grid(request: ConversionRequest, digest: str) -> Mapping[str, Sizes]:

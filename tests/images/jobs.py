@@ -36,6 +36,11 @@ def built(overlay: str) -> list[Json]:
     return resources
 
 
+def built_base() -> Json:
+    """The Job of the base, as no overlay has changed it."""
+    return _load(JOBS / BASE / "job.yaml")
+
+
 def job(overlay: str) -> Json:
     """The Job of an overlay."""
     (found,) = [resource for resource in built(overlay) if resource["kind"] == "Job"]
