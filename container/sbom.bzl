@@ -3,12 +3,13 @@
 def _impl(ctx):
     output = ctx.actions.declare_file(ctx.attr.title + ".spdx.json")
     args = ctx.actions.args()
+    args.add_all(ctx.files._locks, format_each = "--lock=%s")
     args.add_all([output, ctx.attr.title, ctx.attr.version, ctx.file._created, ctx.file.base_packages])
     args.add_all(ctx.files.layers)
     ctx.actions.run(
         executable = ctx.executable._sbom,
         arguments = [args],
-        inputs = ctx.files.layers + [ctx.file._created, ctx.file.base_packages],
+        inputs = ctx.files.layers + ctx.files._locks + [ctx.file._created, ctx.file.base_packages],
         mnemonic = "Sbom",
         outputs = [output],
     )
@@ -22,6 +23,14 @@ _sbom = rule(
         "title": attr.string(mandatory = True),
         "version": attr.string(mandatory = True),
         "_created": attr.label(default = ":created", allow_single_file = True),
+        "_locks": attr.label_list(
+            default = [
+                "//requirements:core.txt",
+                "//requirements:verify.txt",
+                "//requirements:verify_cpu.txt",
+            ],
+            allow_files = [".txt"],
+        ),
         "_sbom": attr.label(default = ":sbom_program", executable = True, cfg = "exec"),
     },
 )

@@ -1,8 +1,8 @@
-"""Writes the SBOM of an image as SPDX 2.3: sbom.py OUTPUT NAME VERSION CREATED BASE LAYER...
+"""Writes the SBOM of an image as SPDX 2.3: sbom.py [--lock=LOCK]... OUTPUT NAME VERSION CREATED BASE LAYER...
 
-What is in the image is read from its layers, which were made of what the locks pin with hashes: each distribution has a
-folder of metadata there. BASE has a line `NAME=VERSION` for each Debian package of the base, and CREATED one with the
-time, or "unknown".
+What is in the image is read from its layers: each distribution has a folder of metadata there. The LOCKs, of
+requirements/, say which files a distribution may have been installed from, by their hashes. BASE has a line
+`NAME=VERSION` for each Debian package of the base, and CREATED one with the time, or "unknown".
 """
 
 from __future__ import annotations
@@ -14,12 +14,25 @@ import json
 import re
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from email.message import Message
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-_LICENSE = re.compile(r"[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+# An SPDX expression; what is none of them is text for people.
+_LICENSE = re.compile(r"\(*[A-Za-z0-9.+-]+\)*(?: (?:AND|OR|WITH) \(*[A-Za-z0-9.+-]+\)*)*")
+# What older metadata says in its other fields and means one license beyond doubt.
+_NAMES = frozenset(("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0", "PSF-2.0", "Zlib"))
+_CLASSIFIERS = {
+    "License :: OSI Approved :: MIT License": "MIT",
+    "License :: OSI Approved :: ISC License (ISCL)": "ISC",
+    "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+}
+_LOCKED = re.compile(
+    r"^([A-Za-z0-9._-]+)==([^ ;\n]+)[^\n]*\n((?:    --hash=sha256:[0-9a-f]{64}[ \\]*\n)+)", re.MULTILINE
+)
+_HASH = re.compile("sha256:([0-9a-f]{64})")
 _NO_ASSERTION = "NOASSERTION"
 _EPOCH = "1970-01-01T00:00:00Z"
 
@@ -43,8 +56,39 @@ class Part:
     @property
     def purl(self) -> str:
         """Its package URL."""
-        name = re.sub(r"[-_.]+", "-", self.name).lower() if self.kind == "pypi" else f"debian/{self.name}"
+        name = canonical(self.name) if self.kind == "pypi" else f"debian/{self.name}"
         return f"pkg:{self.kind}/{name}@{quote(self.version, safe='')}"
+
+
+Hashes = Mapping[tuple[str, str], Sequence[str]]
+"""SHA-256 digests of the files that locks admit, by the canonical name and the version of a distribution."""
+
+
+def canonical(name: str) -> str:
+    """The name of a distribution as the package index spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked(texts: Iterable[str]) -> Hashes:
+    """What locks admit."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, version, lines in (entry for text in texts for entry in _LOCKED.findall(text)):
+        found.setdefault((canonical(name), version), set()).update(_HASH.findall(lines))
+    return {key: sorted(digests) for key, digests in found.items()}
+
+
+def license_of(headers: Message) -> str:
+    """The license that a distribution's metadata declares, or "NOASSERTION"."""
+    said = headers["License-Expression"] or ""
+    if said:
+        balanced = said.count("(") == said.count(")")
+        return said if balanced and _LICENSE.fullmatch(said) else _NO_ASSERTION
+    if headers["License"] in _NAMES:
+        return str(headers["License"])
+    classified = [
+        line for line in headers.get_all("Classifier") or () if line.startswith("License :: OSI Approved :: ")
+    ]
+    return _CLASSIFIERS.get(classified[0], _NO_ASSERTION) if len(classified) == 1 else _NO_ASSERTION
 
 
 def distributions(layer: Path) -> Iterator[Part]:
@@ -56,9 +100,7 @@ def distributions(layer: Path) -> Iterator[Part]:
                 file = tar.extractfile(member)
                 assert file is not None
                 headers = email.parser.BytesParser().parsebytes(file.read(), headersonly=True)
-                said = headers["License-Expression"] or ""
-                license = said if _LICENSE.fullmatch(said) else _NO_ASSERTION
-                yield Part("pypi", headers["Name"], headers["Version"], license)
+                yield Part("pypi", headers["Name"], headers["Version"], license_of(headers))
 
 
 def debian(lines: Iterable[str]) -> Iterator[Part]:
@@ -69,7 +111,9 @@ def debian(lines: Iterable[str]) -> Iterator[Part]:
             yield Part("deb", name, version)
 
 
-def document(name: str, version: str, created: str, parts: Iterable[Part]) -> dict[str, Any]:
+def document(
+    name: str, version: str, created: str, parts: Iterable[Part], hashes: Hashes | None = None
+) -> dict[str, Any]:
     """The SBOM.
 
     Args:
@@ -77,6 +121,7 @@ def document(name: str, version: str, created: str, parts: Iterable[Part]) -> di
         version: of the image.
         created: when, as SPDX writes it; 1970 for what is not stamped.
         parts: what the image holds.
+        hashes: of the files that these may have been installed from.
     """
     parts = sorted(set(parts))
     image = {
@@ -89,7 +134,7 @@ def document(name: str, version: str, created: str, parts: Iterable[Part]) -> di
         "licenseDeclared": "Apache-2.0",
         "copyrightText": _NO_ASSERTION,
     }
-    packages = [image, *(_package(part) for part in parts)]
+    packages = [image, *(_package(part, hashes or {}) for part in parts)]
     contained = [{"spdxElementId": "SPDXRef-image", "relationshipType": "CONTAINS"} for _ in parts]
     for relation, package in zip(contained, packages[1:], strict=True):
         relation["relatedSpdxElement"] = str(package["SPDXID"])
@@ -111,8 +156,14 @@ def document(name: str, version: str, created: str, parts: Iterable[Part]) -> di
     }
 
 
-def _package(part: Part) -> dict[str, Any]:
+def _package(part: Part, hashes: Hashes) -> dict[str, Any]:
+    admitted = hashes.get((canonical(part.name), part.version), ()) if part.kind == "pypi" else ()
+    checked = {
+        "checksums": [{"algorithm": "SHA256", "checksumValue": digest} for digest in admitted],
+        "comment": "Installed from a file with one of these checksums; others are of other platforms.",
+    }
     return {
+        **(checked if admitted else {}),
         "SPDXID": f"SPDXRef-{part.kind}-{re.sub(r'[^A-Za-z0-9.-]', '-', part.name)}",
         "name": part.name,
         "versionInfo": part.version,
@@ -129,11 +180,14 @@ def _package(part: Part) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> None:
     """Writes an SBOM."""
-    output, name, version, created, base, *layers = arguments
+    option = "--lock="
+    locks = [word.removeprefix(option) for word in arguments if word.startswith(option)]
+    output, name, version, created, base, *layers = (word for word in arguments if not word.startswith(option))
     time = Path(created).read_text("utf-8").strip()
     parts = [*debian(Path(base).read_text("utf-8").splitlines())]
     parts += [part for layer in layers for part in distributions(Path(layer))]
-    made = document(name, version, time if time != "unknown" else _EPOCH, parts)
+    hashes = locked(Path(lock).read_text("utf-8") for lock in locks)
+    made = document(name, version, time if time != "unknown" else _EPOCH, parts, hashes)
     Path(output).write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import email
 import json
+from importlib.metadata import distributions as installed
 from pathlib import Path
+
+import pytest
+from spdx_tools.common.spdx_licensing import spdx_licensing
+from spdx_tools.spdx.parser import parse_anything
+from spdx_tools.spdx.validation import document_validator
 
 from container import layer, sbom
 
@@ -21,11 +28,19 @@ def test_an_sbom_lists_what_the_layers_and_the_base_hold(tmp_path: Path) -> None
     layer.write(tmp_path / "layer.tar.gz", members)
     (tmp_path / "base").write_text("sha256:1\nlibc6=2.36-9+deb12u1\n")
     (tmp_path / "created").write_text("unknown\n")
+    digests = ("b" * 64, "a" * 64)
+    lines = [f"    --hash=sha256:{digest}" for digest in digests]
+    (tmp_path / "lock.txt").write_text(
+        "numpy==2.0+cpu ; python_version >= '3' \\\n" + " \\\n".join(lines) + "\n    # via x\n"
+    )
     files = [str(tmp_path / name) for name in ("created", "base", "layer.tar.gz")]
-    for output in ("one", "two"):
-        sbom.main([str(tmp_path / output), "recast", "0.1.0", *files])
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    made = json.loads((tmp_path / "one").read_bytes())
+    for output in ("one.spdx.json", "two.spdx.json"):
+        sbom.main([f"--lock={tmp_path / 'lock.txt'}", str(tmp_path / output), "recast", "0.1.0", *files])
+    assert (tmp_path / "one.spdx.json").read_bytes() == (tmp_path / "two.spdx.json").read_bytes()
+    assert (
+        document_validator.validate_full_spdx_document(parse_anything.parse_file(str(tmp_path / "one.spdx.json"))) == []
+    )
+    made = json.loads((tmp_path / "one.spdx.json").read_bytes())
     assert made["creationInfo"]["created"] == "1970-01-01T00:00:00Z"
     shown = {
         package["name"]: (package["externalRefs"][0]["referenceLocator"], package["licenseDeclared"])
@@ -39,3 +54,33 @@ def test_an_sbom_lists_what_the_layers_and_the_base_hold(tmp_path: Path) -> None
     ids = [package["SPDXID"] for package in made["packages"]]
     assert len(ids) == len(set(ids))
     assert {relation["relatedSpdxElement"] for relation in made["relationships"]} == set(ids)
+    checksums = {package["name"]: package.get("checksums") for package in made["packages"]}
+    assert checksums.pop("NumPy") == [{"algorithm": "SHA256", "checksumValue": digest} for digest in sorted(digests)]
+    assert set(checksums.values()) == {None}
+
+
+def test_what_installed_metadata_says_of_licenses_is_an_expression_or_nothing() -> None:
+    said = {
+        found.name: sbom.license_of(email.message_from_string(found.read_text("METADATA") or ""))
+        for found in installed()
+    }
+    for name, expression in said.items():
+        if expression != "NOASSERTION":
+            assert spdx_licensing.validate(expression, strict=True).errors == [], name
+    assert said["numpy"] != "NOASSERTION"
+
+
+@pytest.mark.parametrize(
+    ("headers", "license"),
+    [
+        ("License-Expression: (MIT OR Apache-2.0) AND BSD-3-Clause", "(MIT OR Apache-2.0) AND BSD-3-Clause"),
+        ("License-Expression: (MIT", "NOASSERTION"),
+        ("License: MIT", "MIT"),
+        ("License: BSD", "NOASSERTION"),
+        ("Classifier: License :: OSI Approved :: MIT License", "MIT"),
+        ("Classifier: License :: OSI Approved :: BSD License", "NOASSERTION"),
+        ("Name: a", "NOASSERTION"),
+    ],
+)
+def test_a_license_is_declared_only_where_it_is_clear(headers: str, license: str) -> None:
+    assert sbom.license_of(email.message_from_string(f"{headers}\n\n")) == license

@@ -19,6 +19,7 @@ def root(tmp_path: Path) -> Path:
     """A repository with a version, a changelog and locks, all committed."""
     files = {
         "reporting/version.py": 'VERSION = "1.2.3"\n',
+        "MODULE.bazel": 'module(\n    name = "a",\n    version = "1.2.3",\n)\nbazel_dep(name = "b", version = "9")',
         "CHANGELOG.md": CHANGELOG,
         "requirements/core.txt": "numpy==2\n",
         "container/base/debian_root.lock": "libc6=2\n",
@@ -88,7 +89,8 @@ def test_builds_that_differ_are_no_release(root: Path, tmp_path: Path, capsys: p
     ("name", "text", "message"),
     [
         ("CHANGELOG.md", "# Changelog\n\n## [Unreleased]\n", "CHANGELOG.md has no section [1.2.3]"),
-        ("reporting/version.py", "", "reporting/version.py has no VERSION"),
+        ("reporting/version.py", "", "reporting/version.py has no version"),
+        ("MODULE.bazel", 'module(version = "1.2.4")\n', "MODULE.bazel says version 1.2.4"),
     ],
 )
 def test_what_a_release_needs_is_checked_before_a_build(
@@ -107,3 +109,88 @@ def test_a_folder_that_is_there_is_not_written_over(
 ) -> None:
     assert release.main([str(tmp_path)], root, build) == 1
     assert "is already there" in capsys.readouterr().err
+
+
+def git(root: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(root), *words], check=True)
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build_nothing(checkout: Path, output_base: Path) -> Path:
+        raise AssertionError("nothing is built")
+
+    git(root, "tag", "v1.2.3")
+    git(root, "remote", "add", "origin", "https://somebody:secret@git.example.com/recast.git")
+    assert release.main(["--dry_run", "--tagged", str(tmp_path / "out")], root, build_nothing) == 0
+    said = capsys.readouterr().out
+    assert "version 1.2.3\n" in said
+    assert "(v1.2.3)\nsource git+https://git.example.com/recast.git\n" in said
+    assert "- A thing." in said
+    assert "secret" not in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("tags", "options", "message"),
+    [
+        (["v1.2.4"], [], "this commit has the tag v1.2.4, but its version is that of v1.2.3"),
+        (["reviewed"], ["--tagged"], "this commit has no tag v1.2.3"),
+        (["reviewed"], [], ""),
+        (["v1.2.3", "v1"], ["--tagged"], ""),
+    ],
+)
+def test_a_tag_must_be_that_of_the_version(
+    root: Path, tmp_path: Path, tags: list[str], options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tag in tags:
+        git(root, "tag", tag)
+    assert release.main(["--dry_run", *options, str(tmp_path / "out")], root) == int(bool(message))
+    assert message in capsys.readouterr().err
+
+
+def test_a_version_that_another_commit_had_is_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(root, "tag", "v1.2.3")
+    (root / "more").touch()
+    commit(root)
+    assert release.main([str(tmp_path / "out")], root, build) == 1
+    assert "v1.2.3 is the tag of another commit" in capsys.readouterr().err
+
+
+def test_what_is_no_checkout_and_what_cannot_be_written_is_said(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain").mkdir()
+    assert release.main([str(tmp_path / "out")], tmp_path / "plain", build) == 1
+    assert "not a git repository" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert release.main([str(tmp_path / "file" / "out")], root, build) == 1
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_provenance_is_what_readers_of_in_toto_and_slsa_expect(root: Path, tmp_path: Path) -> None:
+    builder = "https://ci.example.com/release"
+    assert release.main([f"--builder_id={builder}", str(tmp_path / "out")], root, build) == 0
+    statement = json.loads((tmp_path / "out" / "provenance.intoto.json").read_bytes())
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    predicate = statement["predicate"]
+    assert set(statement) == {"_type", "subject", "predicateType", "predicate"}
+    assert set(predicate) == {"buildDefinition", "runDetails"}
+    assert set(predicate["buildDefinition"]) <= {
+        "buildType",
+        "externalParameters",
+        "internalParameters",
+        "resolvedDependencies",
+    }
+    assert set(predicate["runDetails"]) <= {"builder", "metadata", "byproducts"}
+    assert predicate["runDetails"]["builder"] == {"id": builder}
+    materials = predicate["buildDefinition"]["resolvedDependencies"]
+    for described in (*statement["subject"], *materials):
+        assert described.get("uri") or described.get("name")
+        for algorithm, digest in described["digest"].items():
+            assert algorithm in ("gitCommit", "sha256")
+            assert set(digest) <= set("0123456789abcdef")
