@@ -28,6 +28,21 @@ def test_every_resource_is_valid(overlay: str, version: str) -> None:
     assert kinds == ["Job", "ServiceAccount"]
 
 
+@pytest.mark.parametrize("version", [KUBERNETES, kubernetes_validate.latest_version()])
+def test_components_add_to_an_overlay_what_they_say(version: str) -> None:
+    assert jobs.components() == ["bucket-source", "registry-secret"]
+    (job, _) = built = jobs.built("hf-to-maxtext", *jobs.components())
+    for resource in built:
+        kubernetes_validate.validate(resource, version, strict=True)
+    pod = job["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["checkpoints", "scratch", "source"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in jobs.container(job)["volumeMounts"]}
+    assert mounts == {"/checkpoints": False, "/tmp": False, "/source": True}
+    plain = jobs.job("hf-to-maxtext")
+    assert jobs.container(plain)["args"] == jobs.container(job)["args"]
+
+
 @pytest.mark.parametrize("overlay", jobs.overlays())
 def test_a_job_runs_a_subcommand_with_flags_that_it_has(overlay: str) -> None:
     name, *words = jobs.container(jobs.job(overlay))["args"]
@@ -44,8 +59,10 @@ def test_every_exit_code_is_final_or_tried_again() -> None:
     job = jobs.job("verify")
     rules = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     by_action = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules}
-    final = {error_pb2.EXIT_LIBRARY, error_pb2.EXIT_USAGE}
-    assert final <= set(by_action["FailJob"])
+    # 137 is SIGKILL, of which the supervisor could not report.
+    assert set(by_action["Count"]) == {error_pb2.EXIT_RETRY, error_pb2.EXIT_TERMINATED, 137}
+    disrupted = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if "onPodConditions" in rule]
+    assert [rule["action"] for rule in disrupted] == ["Ignore"]
     known = {code for code in error_pb2.ExitCode.values() if code}
     assert known <= set(by_action["FailJob"]) | set(by_action["Count"])
     assert all(values == sorted(values) for values in by_action.values())

@@ -63,6 +63,16 @@ def test_the_job_is_the_base_but_for_what_a_plan_knows() -> None:
     assert container == of_base
 
 
+def test_a_bucket_is_mounted_as_the_component_mounts_it() -> None:
+    (made,) = printed("--bucket=checkpoints", "--image_pull_secret=registry")
+    base = jobs.job("hf-to-maxtext", *jobs.components())
+    pod, of_base = made["spec"]["template"], base["spec"]["template"]
+    for name in ("volumes", "imagePullSecrets"):
+        assert pod["spec"][name] == of_base["spec"][name]
+    assert pod["metadata"]["annotations"] == of_base["metadata"]["annotations"]
+    assert jobs.container(made)["volumeMounts"] == jobs.container(base)["volumeMounts"]
+
+
 def test_its_resources_are_those_of_the_plan(tmp_path: Path) -> None:
     claim, made = printed(
         "--bucket=models", "--create_claim", "--memory_budget=1GiB", f"--plan_file={tmp_path / 'plan.json'}"
