@@ -32,6 +32,7 @@ def labels(name):
         "org.opencontainers.image.version=" + native.module_version(),
         "org.opencontainers.image.revision={revision}",
         "org.opencontainers.image.source={source}",
+        "org.opencontainers.image.created={created}",
         "org.opencontainers.image.licenses=Apache-2.0",
     ]
 

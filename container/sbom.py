@@ -2,7 +2,7 @@
 
 What is in the image is read from its layers: each distribution has a folder of metadata there. The LOCKs, of
 requirements/, say which files a distribution may have been installed from, by their hashes. BASE has a line
-`NAME=VERSION` for each Debian package of the base, and CREATED one with the time, or "unknown".
+`NAME=VERSION` for each Debian package of the base, and CREATED one with the time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ _LOCKED = re.compile(
 )
 _HASH = re.compile("sha256:([0-9a-f]{64})")
 _NO_ASSERTION = "NOASSERTION"
-_EPOCH = "1970-01-01T00:00:00Z"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -187,7 +186,7 @@ def main(arguments: Sequence[str]) -> None:
     parts = [*debian(Path(base).read_text("utf-8").splitlines())]
     parts += [part for layer in layers for part in distributions(Path(layer))]
     hashes = locked(Path(lock).read_text("utf-8") for lock in locks)
-    made = document(name, version, time if time != "unknown" else _EPOCH, parts, hashes)
+    made = document(name, version, time, parts, hashes)
     Path(output).write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

@@ -27,7 +27,7 @@ def test_an_sbom_lists_what_the_layers_and_the_base_hold(tmp_path: Path) -> None
         members[f"app/site-packages/{name}"] = path
     layer.write(tmp_path / "layer.tar.gz", members)
     (tmp_path / "base").write_text("sha256:1\nlibc6=2.36-9+deb12u1\n")
-    (tmp_path / "created").write_text("unknown\n")
+    (tmp_path / "created").write_text("1970-01-01T00:00:00Z\n")
     digests = ("b" * 64, "a" * 64)
     lines = [f"    --hash=sha256:{digest}" for digest in digests]
     (tmp_path / "lock.txt").write_text(

@@ -1,7 +1,8 @@
 """Fills in what only the moment of a release knows: stamp.py STATUS OUTPUT LINE...
 
 Each line may hold {NAME}; STATUS has lines `STABLE_NAME value`, as Bazel writes them. Without a release STATUS is "-",
-and what is not known is "unknown", so that builds of the same files have the same bytes.
+and what is not known is "unknown", or of times the beginning of 1970, so that builds of the same files have the same
+bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 UNKNOWN = "unknown"
+# What has a form that readers rely on, known or not.
+_FIXED = {"created": "1970-01-01T00:00:00Z"}
 _PREFIX = "STABLE_"
 
 
@@ -23,7 +26,7 @@ def values(status: str) -> dict[str, str]:
 
 def filled(line: str, known: Mapping[str, str]) -> str:
     """A line with its names replaced."""
-    return re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], UNKNOWN), line)
+    return re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], _FIXED.get(match[1], UNKNOWN)), line)
 
 
 def main(arguments: Sequence[str]) -> None:
