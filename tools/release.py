@@ -245,6 +245,7 @@ def main(arguments: Sequence[str], root: Path | None = None, build: Builder = ba
     )
     parser.add_argument("--tagged", action="store_true", help="refuse a commit without the version's tag")
     parser.add_argument("--builder_id", default=BUILDER, help="the URI of who builds, for the provenance")
+    parser.add_argument("--scratch", default="/var/tmp", help="where clones and output bases go: 15 GB; not /tmp")
     options = parser.parse_args(arguments)
     try:
         released = source(root or Path(__file__).resolve().parent.parent)
@@ -255,7 +256,7 @@ def main(arguments: Sequence[str], root: Path | None = None, build: Builder = ba
         if options.dry_run:
             print(_announcement(released, changes, options.folder), end="")
             return 0
-        with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="recast-release-") as scratch:
+        with tempfile.TemporaryDirectory(dir=options.scratch, prefix="recast-release-") as scratch:
             built = build_twice(released, Path(scratch), build)
             write(released, built, options.folder, options.builder_id)
     except ReleaseError as error:

@@ -53,7 +53,7 @@ def build_differently(checkout: Path, output_base: Path) -> Path:
 
 
 def test_a_release_holds_digests_sboms_provenance_notes_and_checksums(root: Path, tmp_path: Path) -> None:
-    assert release.main([str(tmp_path / "out")], root, build) == 0
+    assert release.main([f"--scratch={tmp_path}", str(tmp_path / "out")], root, build) == 0
     sums = (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()
     assert [line.split()[1] for line in sums] == [
         "NOTES.md",
@@ -80,7 +80,7 @@ def test_a_release_holds_digests_sboms_provenance_notes_and_checksums(root: Path
 
 
 def test_builds_that_differ_are_no_release(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert release.main([str(tmp_path / "out")], root, build_differently) == 1
+    assert release.main([f"--scratch={tmp_path}", str(tmp_path / "out")], root, build_differently) == 1
     assert "recast: sha256:one.out and sha256:two.out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -156,7 +156,7 @@ def test_a_version_that_another_commit_had_is_refused(
     git(root, "tag", "v1.2.3")
     (root / "more").touch()
     commit(root)
-    assert release.main([str(tmp_path / "out")], root, build) == 1
+    assert release.main([f"--scratch={tmp_path}", str(tmp_path / "out")], root, build) == 1
     assert "v1.2.3 is the tag of another commit" in capsys.readouterr().err
 
 
@@ -173,7 +173,7 @@ def test_what_is_no_checkout_and_what_cannot_be_written_is_said(
 
 def test_provenance_is_what_readers_of_in_toto_and_slsa_expect(root: Path, tmp_path: Path) -> None:
     builder = "https://ci.example.com/release"
-    assert release.main([f"--builder_id={builder}", str(tmp_path / "out")], root, build) == 0
+    assert release.main([f"--builder_id={builder}", f"--scratch={tmp_path}", str(tmp_path / "out")], root, build) == 0
     statement = json.loads((tmp_path / "out" / "provenance.intoto.json").read_bytes())
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
