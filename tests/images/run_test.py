@@ -171,9 +171,36 @@ def test_the_image_for_flags_takes_them_without_a_subcommand(podman: Engine) -> 
     assert "checkpoint" in flags.run("--bucket_name=b").stdout
 
 
+def test_the_termination_message_is_left_where_kubernetes_asks_for_it(slim: Container, work: Path) -> None:
+    message = work / "message"
+    message.touch()
+    message.chmod(0o666)
+    options = [f"--volume={message}:/dev/termination-log", "--user=65532"]
+    assert slim.run("inspect", "/nothing", options=options).returncode == 2
+    assert message.read_text().splitlines()[1:] == ["exit code 2", "parse_args: SOURCE_NOT_FOUND"]
+
+
+def planned_job(slim: Container, tour: Path) -> jobs.Json:
+    """What `plan --kubernetes` prints for the tour's model."""
+    where = [
+        "--image=localhost/recast/planned:1",
+        "--claim=checkpoints",
+        "--job_source=hf",
+        "--job_destination=maxtext",
+    ]
+    flags = [NAMED, "--to=maxtext", "--kubernetes", *where]
+    made = slim.run("plan", "/model", *flags, options=[f"--volume={source(tour)}:/model:ro"])
+    assert made.returncode == 0, made.stdout
+    job = yaml.safe_load(made.stdout)
+    assert isinstance(job, dict)
+    return job
+
+
 @pytest.mark.skipif(shutil.which("catatonit") is None, reason="podman's pods need catatonit")
-def test_the_pod_of_a_job_runs(slim: Container, tour: Path, tmp_path: Path) -> None:
-    engine, job = slim.engine, jobs.job("hf-to-maxtext")
+@pytest.mark.parametrize("planned", [False, True])
+def test_the_pod_of_a_job_runs(planned: bool, slim: Container, tour: Path, tmp_path: Path) -> None:
+    engine = slim.engine
+    job = planned_job(slim, tour) if planned else jobs.job("hf-to-maxtext")
     container, pod = jobs.container(job), job["spec"]["template"]["spec"]
     assert engine.podman("tag", slim.image, container["image"]).returncode == 0
     assert engine.podman("volume", "create", "checkpoints").returncode == 0
@@ -182,7 +209,8 @@ def test_the_pod_of_a_job_runs(slim: Container, tour: Path, tmp_path: Path) -> N
     shutil.copytree(source(tour), claim / "hf")
     for path in (claim, *claim.rglob("*")):
         os.chown(path, user, user)
-    container["args"].append(NAMED)
+    if not planned:
+        container["args"].append(NAMED)
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "job"}, "spec": pod}
     (tmp_path / "pod.yaml").write_text(yaml.safe_dump(manifest))
     played = engine.podman("kube", "play", "--network=none", str(tmp_path / "pod.yaml"))
@@ -192,3 +220,4 @@ def test_the_pod_of_a_job_runs(slim: Container, tour: Path, tmp_path: Path) -> N
     assert code == "0", said
     assert {path.stat().st_uid for path in (claim / "maxtext").rglob("*")} == {user}
     engine.podman("kube", "down", str(tmp_path / "pod.yaml"))
+    engine.podman("volume", "rm", "--force", "checkpoints")
