@@ -166,6 +166,8 @@ def build_twice(released: Source, scratch: Path, build: Builder = bazel) -> Path
         clone = scratch / name
         git(released.root, "clone", "--quiet", "--no-hardlinks", str(released.root), str(clone))
         git(clone, "checkout", "--quiet", "--detach", released.revision)
+        # Images say where their files come from: what the checkout says, not the checkout itself.
+        git(clone, "remote", "set-url", "origin", released.origin.removeprefix("git+"))
         results.append(build(clone, scratch / f"{name}.out"))
     first, second = map(digests, results)
     if not first:

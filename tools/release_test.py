@@ -194,3 +194,15 @@ def test_provenance_is_what_readers_of_in_toto_and_slsa_expect(root: Path, tmp_p
         for algorithm, digest in described["digest"].items():
             assert algorithm in ("gitCommit", "sha256")
             assert set(digest) <= set("0123456789abcdef")
+
+
+def test_the_builds_know_the_origin_of_the_checkout_without_its_secrets(root: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def look(checkout: Path, output_base: Path) -> Path:
+        seen.append(release.git(checkout, "config", "--get", "remote.origin.url"))
+        return build(checkout, output_base)
+
+    git(root, "remote", "add", "origin", "https://somebody:secret@git.example.com/recast.git")
+    assert release.main([f"--scratch={tmp_path}", str(tmp_path / "out")], root, look) == 0
+    assert seen == ["https://git.example.com/recast.git"] * 2
