@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 LAUNCHER = HERE / "bazel"
 VERSION = HERE.parent / ".bazelversion"
-AIRGAP = "--config=airgap" + (" --config=cgroup1" if Path("/sys/fs/cgroup/memory").is_dir() else "")
+AIRGAP = f"--config=airgap --config=cgroup{1 if Path('/sys/fs/cgroup/memory').is_dir() else 2}"
 PROGRAM = '#!/bin/sh\nif [ "$1" = --version ]; then echo "bazel {version}"; else echo {name} "$@"; fi\n'
 
 
