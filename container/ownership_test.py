@@ -15,7 +15,7 @@ from container import ownership
     [
         ("hf-to-maxtext --base_output_directory=/a/b --hf_model_path=/m", ["/a/b"]),
         ("hf-to-maxtext base_output_directory=/a model_name=x", ["/a"]),
-        ("prepare-ckpt --model m --output_checkpoint_path /work/out --server embedded", ["/work/out"]),
+        ("prepare-ckpt --model m --output_checkpoint_path /data/out --server embedded", ["/data/out"]),
         ("hf-to-maxtext --report_directory=/r --base-output-directory=/a", ["/a", "/r"]),
         ("convert /from /to --to=hf", ["/to"]),
         ("verify /from /to", []),

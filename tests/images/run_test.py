@@ -48,7 +48,7 @@ def tour(slim: Container, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What quickstart leaves, with a small model in it."""
     folder = tmp_path_factory.mktemp("tour")
     os.chown(folder, *CALLER)
-    ended = slim.run("quickstart", "--directory=/work/tour", options=[f"--volume={folder}:/work"])
+    ended = slim.run("quickstart", "--directory=/data/tour", options=[f"--volume={folder}:/data"])
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder / "tour"
 
@@ -75,28 +75,28 @@ def test_what_root_writes_belongs_to_the_owner_of_the_mount(tour: Path) -> None:
 
 def test_a_conversion_there_and_back_as_any_user(slim: Container, tour: Path, work: Path) -> None:
     model = source(tour)
-    as_user = [f"--user={CALLER[0]}:{CALLER[1]}", f"--volume={model}:/model:ro", f"--volume={work}:/work"]
+    as_user = [f"--user={CALLER[0]}:{CALLER[1]}", f"--volume={model}:/model:ro", f"--volume={work}:/data"]
     there = slim.run(
         "hf-to-maxtext",
         NAMED,
         "--hf_model_path",
         "/model",
         "--base_output_directory",
-        "/work/there",
+        "/data/there",
         options=[*as_user, "--memory=600m", "--cap-drop=all", "--security-opt=no-new-privileges"],
     )
     assert there.returncode == 0, there.stdout
     back = slim.run(
         "maxtext-to-hf",
-        "--load_parameters_path=/work/there/0/items",
+        "--load_parameters_path=/data/there/0/items",
         "--weight_dtype=auto",
-        "--base_output_directory=/work/back",
+        "--base_output_directory=/data/back",
         options=as_user,
     )
     assert back.returncode == 0, back.stdout
     assert (work / "there" / "0" / "DONE").exists() or list((work / "there").rglob("DONE"))
     assert owners(work) == {CALLER}
-    same = slim.run("diff", "/model", "/work/back", options=as_user)
+    same = slim.run("diff", "/model", "/data/back", options=as_user)
     assert same.returncode == 0, same.stdout
 
 
@@ -106,8 +106,8 @@ def test_too_little_memory_is_said_in_the_report(slim: Container, tour: Path, wo
         "hf-to-maxtext",
         NAMED,
         "--hf_model_path=/model",
-        "--base_output_directory=/work/out",
-        options=["--memory=96m", f"--volume={model}:/model:ro", f"--volume={work}:/work"],
+        "--base_output_directory=/data/out",
+        options=["--memory=96m", f"--volume={model}:/model:ro", f"--volume={work}:/data"],
     )
     assert ended.returncode == 4, ended.stdout + ended.stderr
     assert "MEMORY_PLAN" in ended.stdout or "OUT_OF_MEMORY" in ended.stdout
@@ -117,8 +117,8 @@ def test_too_little_memory_is_said_in_the_report(slim: Container, tour: Path, wo
     ("mount", "user", "reason"),
     [
         ([], "65532", "nothing is mounted there"),
-        ([":/work:ro"], "", "the mount cannot be written"),
-        ([":/work"], "65532", "another user owns the mount"),
+        ([":/data:ro"], "", "the mount cannot be written"),
+        ([":/data"], "65532", "another user owns the mount"),
     ],
 )
 def test_a_mount_that_cannot_be_written_is_a_usage_error(
@@ -126,7 +126,7 @@ def test_a_mount_that_cannot_be_written_is_a_usage_error(
 ) -> None:
     options = [f"--volume={work}{suffix}" for suffix in mount]
     options += [f"--user={user}"] if user else []
-    ended = slim.run("quickstart", "--directory=/work/tour", options=options)
+    ended = slim.run("quickstart", "--directory=/data/tour", options=options)
     assert ended.returncode in (2, 5), f"{reason}: {ended.stdout}"
     assert "FINAL REPORT" in ended.stdout
     assert list(work.iterdir()) == []
@@ -134,8 +134,8 @@ def test_a_mount_that_cannot_be_written_is_a_usage_error(
 
 def test_a_stop_reaches_the_worker_and_is_reported(slim: Container, work: Path, tmp_path: Path) -> None:
     synthetic.make(tmp_path / "model", synthetic.scaled(0.25))
-    options = [f"--volume={tmp_path / 'model'}:/model:ro", f"--volume={work}:/work", "--name=stopped"]
-    words = ["hf-to-maxtext", NAMED, "--hf_model_path=/model", "--base_output_directory=/work/out"]
+    options = [f"--volume={tmp_path / 'model'}:/model:ro", f"--volume={work}:/data", "--name=stopped"]
+    words = ["hf-to-maxtext", NAMED, "--hf_model_path=/model", "--base_output_directory=/data/out"]
     with subprocess.Popen(
         slim.engine.command(*slim.arguments(options, words)),
         env=slim.engine.environment,
@@ -159,8 +159,8 @@ def test_a_stop_reaches_the_worker_and_is_reported(slim: Container, work: Path, 
 @pytest.mark.campaign
 def test_three_gigabytes_convert_in_600_mib_with_the_page_cache(slim: Container, work: Path, tmp_path: Path) -> None:
     synthetic.make(tmp_path / "model", synthetic.scaled(1))
-    options = ["--memory=600m", f"--volume={tmp_path / 'model'}:/model:ro", f"--volume={work}:/work"]
-    words = ["hf-to-maxtext", NAMED, "--hf_model_path=/model", "--base_output_directory=/work/out"]
+    options = ["--memory=600m", f"--volume={tmp_path / 'model'}:/model:ro", f"--volume={work}:/data"]
+    words = ["hf-to-maxtext", NAMED, "--hf_model_path=/model", "--base_output_directory=/data/out"]
     ended = slim.run(*words, options=options)
     assert ended.returncode == 0, ended.stdout
 
