@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import gc
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from reporting import console, version
+from container import ownership
+from reporting import console
 from reporting.diagnostics import Diagnostic
 from reporting.report import Report
 
@@ -43,26 +45,41 @@ SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
 # Layouts, moves and plans of a large model are millions of objects that never form a cycle: searches for cycles after
 # every 700 new ones, and through the older ones after every 10 searches, would take a third of a plan's time.
 _OBJECTS_BETWEEN_SEARCHES, _SEARCHES_BETWEEN_DEEPER_ONES = 20_000, 50
+FLAGS_GO_TO = "RECAST_FLAGS_GO_TO"
+"""The environment variable by which an image names the subcommand that flags without one are for."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a subcommand; exits with its code."""
     given = list(sys.argv if argv is None else argv)
+    if argv is None:
+        given[1:1] = _implied(given[1:])
     if len(given) < 2 or given[1] in ("--help", "-h", "-help", "help"):
         console.show(_usage())
         sys.exit(0)
     if given[1] in ("version", "--version"):
-        console.show(f"recast {version.VERSION}")
+        from converters import about
+
+        console.show(about.text())
         sys.exit(0)
     entry = SUBCOMMANDS.get(given[1])
     if entry is None:
         sys.exit(_unknown(given[1:]))
     if argv is None:
         gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, _SEARCHES_BETWEEN_DEEPER_ONES)
+        ownership.drop(given[1:])
     module = importlib.import_module(entry[0])
     from converters.cli import program
 
     program.main(module.PROGRAM, given[1:], own_process=argv is None)
+
+
+def _implied(arguments: Sequence[str]) -> list[str]:
+    """The subcommand that goes before the arguments, if they begin with a flag in an image made for flags alone."""
+    subcommand = os.environ.get(FLAGS_GO_TO)
+    if not subcommand or not arguments or not arguments[0].startswith("-") or arguments[0] in ("--help", "--version"):
+        return []
+    return [subcommand]
 
 
 def _unknown(arguments: Sequence[str]) -> int:
@@ -82,7 +99,13 @@ def _usage() -> str:
     width = max(len(name) for name in SUBCOMMANDS)
     lines = ["usage: recast SUBCOMMAND [--flag=value | flag=value]...", "", "subcommands:"]
     lines.extend(f"  {name:<{width}}  {summary}" for name, (_, summary) in SUBCOMMANDS.items())
-    lines.extend([f"  {'version':<{width}}  prints the version", "", "recast SUBCOMMAND --help explains its flags."])
+    lines.extend(
+        [
+            f"  {'version':<{width}}  prints version, revision and a digest of the mappings",
+            "",
+            "recast SUBCOMMAND --help explains its flags.",
+        ]
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from converters import hf_to_maxtext, maxtext_to_hf, maxtext_to_maxtext
-from converters.cli import arguments
+from converters.cli import arguments, usage
 from converters.cli.program import Program, main
 from converters.engine.request import AUTO, ConversionRequest
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
@@ -167,7 +167,7 @@ def _flags_of(pair: Pair) -> flags.FlagValues:
 def _given(values: flags.FlagValues) -> list[str]:
     """Names of the pairs' flags that the command line gives, each once whatever its aliases."""
     names = {flag.name for flag in values._flags().values() if flag.present and flag.name not in ("to", "dtype")}
-    return sorted(name for name in names if name != "report_directory")
+    return sorted(name for name in names if name not in usage.COMMON)
 
 
 def _source_flag(pair: Pair, source: Path, values: flags.FlagValues) -> str:

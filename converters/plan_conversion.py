@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from converters import convert_checkpoint
+from converters.cli import usage
 from converters.cli.program import Program, main
 from converters.engine.request import ConversionRequest
+from converters.kubernetes import settings
 from mappings import catalog
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from reporting.report import Report
@@ -17,6 +19,8 @@ from reporting.report import Report
 _FORMATS = ("hf", "maxtext")
 # A plan looks at no destination; the flags of a conversion want one.
 _UNUSED = "plan-only"
+_BUDGET_OF_A_JOB = "2GiB"
+_OWN = ("from", *settings.FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +30,14 @@ class Planned:
     Attributes:
         request: the conversion.
         published: the model whose headers stand for a checkpoint; None where there is one.
+        job: where the Job of the conversion would run; None where only the plan is asked for.
+        flags: of the conversion, for the Job.
     """
 
     request: ConversionRequest
     published: catalog.Manifest | None
+    job: settings.Settings | None = None
+    flags: tuple[str, ...] = ()
 
 
 def define(values: flags.FlagValues) -> None:
@@ -38,16 +46,29 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "from", "hf", _FORMATS, "Format of the source where it is a published model, not files.", flag_values=values
     )
+    settings.define(values)
 
 
 def prepare(values: flags.FlagValues, positional: Sequence[str]) -> Planned:
     """What the flags ask for."""
+    job = settings.read(values)
     values["plan_only"].parse("true")
+    if job is None:
+        return _planned(values, positional)
+    if values.memory_budget == "auto":
+        # Not what this machine has decides, but what the Job will ask for.
+        values["memory_budget"].parse(_BUDGET_OF_A_JOB)
+        values["memory_budget"].present = 1
+    passed = settings.passed_on(values, (*_OWN, *usage.COMMON))
+    return dataclasses.replace(_planned(values, positional), job=job, flags=tuple(passed))
+
+
+def _planned(values: flags.FlagValues, positional: Sequence[str]) -> Planned:
     if positional:
         if values["from"].present:
             reason = "--from is for published models; the format of a SOURCE is read from its files."
             raise RecastError.of("INVALID_FLAG", reason, subject="--from")
-        return Planned(convert_checkpoint.prepare(values, (positional[0], _UNUSED), own=("from",)), None)
+        return Planned(convert_checkpoint.prepare(values, (positional[0], _UNUSED), own=_OWN), None)
     format = str(values["from"].value)
     published = catalog.find(values.model_name) if values.model_name else None
     found = [] if published else [_not_published(values.model_name)]
@@ -55,24 +76,32 @@ def prepare(values: flags.FlagValues, positional: Sequence[str]) -> Planned:
         reason = "--to must be given, and be another format than --from."
         found.append(Diagnostic("INVALID_FLAG", reason, subject="--to"))
     raise_all(found)
-    return Planned(convert_checkpoint.request_for(values, format, "", _UNUSED, own=("from",)), published)
+    return Planned(convert_checkpoint.request_for(values, format, "", _UNUSED, own=_OWN), published)
 
 
 def execute(planned: Planned, report: Report) -> str:
     """Plans."""
-    from converters.engine import convert, declared_source
+    from converters.engine import convert, declared_source, plan_document
+    from converters.kubernetes import job
 
     request = planned.request
     if planned.published is None:
-        return convert.run(request, report)
-    with report.step("open_source") as step:
-        stacked = {"scan": "true"} if request.source_format == "maxtext" else {}
-        opened, subject = declared_source.open_with_model(
-            planned.published, request.source_format, {**stacked, **request.source_options}
-        )
-        step.lines.append(opened.description)
-    report.source = planned.published.name
-    return convert.plan(request, opened, report, subject)
+        opened, subject = convert.open_source(request, report), None
+    else:
+        with report.step("open_source") as step:
+            stacked = {"scan": "true"} if request.source_format == "maxtext" else {}
+            opened, subject = declared_source.open_with_model(
+                planned.published, request.source_format, {**stacked, **request.source_options}
+            )
+            step.lines.append(opened.description)
+        report.source = planned.published.name
+    try:
+        made = convert.plan(request, opened, report, subject)
+    finally:
+        opened.source.close()
+    if planned.job is not None:
+        return job.text(planned.job, made.identified(), planned.flags)
+    return plan_document.render(made)
 
 
 def _not_published(name: str) -> Diagnostic:
@@ -93,6 +122,8 @@ PROGRAM = Program(
     prepare=prepare,
     execute=execute,
     positional=("[source]",),
+    # A Job goes to kubectl, which takes nothing but the Job.
+    reports=lambda planned: planned.job is None,
 )
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class Report:
     Attributes:
         command: the subcommand and its arguments, as given.
         steps: the steps so far, in order.
+        mappings: the digest of the mappings that the run converts with; empty where it is not known.
         on_change: called when a step has begun or ended; may be None.
         prefix: of the names of error ids and owners, and of the logger, in the text form.
         parts: steps that are shown as parts of another one, by their own names; parts that follow each other are one.
@@ -97,6 +98,7 @@ class Report:
         self.destination = ""
         self.model_name = ""
         self.detail = ""
+        self.mappings = ""
         self.options: dict[str, str] = {}
         self.tensors: list[TensorOutcome] = []
         self.notes: list[NoteLine] = []
@@ -168,6 +170,8 @@ class Report:
         message = report_pb2.Report(
             command=self.command,
             version=version.VERSION,
+            revision=version.revision(),
+            mappings=self.mappings,
             succeeded=not self.failed,
             exit_code=self.exit_code,
             finished=self.finished,

@@ -125,10 +125,13 @@ class Analysis:
             self.faults.append(f"{file.module} imports {imported}, but {reason}")
 
     def _data(self, file: PythonFile) -> Iterator[str]:
+        if file.is_test and pip.TRANSFORMERS4 in file.scan.parameters:
+            yield from self._requirements.transformers4()
         for path in sorted(file.scan.paths):
             package = self._tree.package_of(path)
             place = self._tree.root / path
-            if str(path) == "." or path.parts[0].startswith(".") or not place.exists():
+            hidden = path.parts[0].startswith(".") if path.parts else True
+            if not place.exists() or (hidden and not (place.is_file() and len(path.parts) == 1)):
                 continue
             if path.suffix == ".py":
                 other = ".".join(path.with_suffix("").parts)

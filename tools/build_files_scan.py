@@ -22,12 +22,14 @@ class Scan:
         named: dotted names that it gives to `python -m`, or in any string if it uses importlib.
         paths: where its paths that start at __file__ lead, as far as they are constant; relative to the repository.
         is_program: it defines PROGRAM as a Program.
+        parameters: of its functions; those of a test are fixtures.
     """
 
     imports: frozenset[str]
     named: frozenset[str]
     paths: frozenset[PurePosixPath]
     is_program: bool
+    parameters: frozenset[str]
 
 
 def scan(source: str, file: PurePosixPath) -> Scan:
@@ -52,6 +54,7 @@ def scan(source: str, file: PurePosixPath) -> Scan:
         frozenset(text for text in named if _DOTTED.fullmatch(text)),
         frozenset(_paths(tree, file)),
         any(_defines_program(node) for node in tree.body),
+        frozenset(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools import build_files
-from tools.build_files_pip import HUBS
+from tools.build_files_pip import HUBS, TRANSFORMERS4, TRANSFORMERS4_HUB
 from tools.build_files_testing import Make, faults, make_repository, rule
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,8 @@ def test_nothing_is_wrong_in_the_repository() -> None:
 def test_the_hubs_are_declared_with_the_locks_of_their_layers() -> None:
     parses = re.findall(r"pip\.parse\((.*?)\n\)", (ROOT / "MODULE.bazel").read_text(), re.DOTALL)
     declared = [re.findall(r'(?:hub_name|requirements_lock) = "([^"]+)"', parse) for parse in parses]
-    assert declared == [[hub, f"//requirements:{layer}.txt"] for layer, hub in HUBS.items()]
+    hubs = {**HUBS, TRANSFORMERS4: TRANSFORMERS4_HUB}
+    assert declared == [[hub, f"//requirements:{layer}.txt"] for layer, hub in hubs.items()]
 
 
 def test_a_module_and_its_test_are_one_statement(make: Make) -> None:

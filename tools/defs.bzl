@@ -32,7 +32,7 @@ def python_test(name, size = "small", deps = [], data = []):
             "//tools:pytest_main.py",
         ],
         args = ["$(rootpath " + name + ".py)"],
-        data = ["//:pyproject.toml"] + data,
+        data = ["//:pyproject.toml"] + [label for label in data if label != "//:pyproject.toml"],
         main = "//tools:pytest_main.py",
         deps = ["@recast_dev_pip//pytest"] + deps,
     )

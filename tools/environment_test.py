@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from grpc_tools import protoc
 
 from tools import environment
 from tools.environment import Environment, SetupError
@@ -41,7 +42,9 @@ class Machine:
                 raise KeyboardInterrupt
             errors = [error for word, error in self.fail.items() if word in arguments]
             return subprocess.CompletedProcess(command, 1 if errors else 0, "".join(errors))
-        return environment.run([sys.executable, *command[1:]], cwd, lock)
+        assert protoc.__name__ in command
+        # Not -I: under Bazel PYTHONPATH says where the packages are.
+        return environment.run([sys.executable, *(word for word in command[1:] if word != "-I")], cwd, lock)
 
     def installed(self) -> list[str]:
         """The locks that were installed, in order."""

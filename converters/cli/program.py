@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 
 from converters.cli import arguments, error_prefix, usage
-from reporting import console, json_report, text
+from reporting import console, json_report, termination, text
 from reporting.diagnostics import Diagnostic, RecastError
 from reporting.report import Report, StepFailed
 
@@ -30,7 +30,8 @@ class Program:
         prepare: makes of flags and positional arguments what `execute` takes; raises RecastError for faults in them.
         execute: does the work; adds steps to the report; returns text to print before the report, or "".
         positional: names of its positional arguments.
-        reports: whether a run that succeeds ends with a FINAL REPORT; a failing one always does.
+        reports: whether a run that succeeds ends with a FINAL REPORT, or what says so of what `prepare` made; a failing
+            one always does.
         supervised: whether `execute` runs in a child process, so that a kill is reported; for what takes long.
     """
 
@@ -40,7 +41,7 @@ class Program:
     prepare: Callable[[flags.FlagValues, Sequence[str]], Any]
     execute: Callable[[Any, Report], str]
     positional: tuple[str, ...] = ()
-    reports: bool = True
+    reports: bool | Callable[[Any], bool] = True
     supervised: bool = False
 
 
@@ -80,6 +81,7 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
         return list(arguments_given[:1])
 
     def run(_: Sequence[str]) -> NoReturn:
+        _note_mappings(report)
         alone = argv is None if own_process is None else own_process
         sys.exit((_supervised if program.supervised and alone else execute)(program, values, prepared[0], report))
 
@@ -103,7 +105,8 @@ def execute(program: Program, values: flags.FlagValues, prepared: Any, report: R
         _record(report, program.name, error)
     if output:
         console.show(output)
-    return conclude(report, values, quiet=not program.reports)
+    reports = program.reports(prepared) if callable(program.reports) else program.reports
+    return conclude(report, values, quiet=not reports)
 
 
 def _supervised(program: Program, values: flags.FlagValues, prepared: Any, report: Report) -> int:
@@ -126,8 +129,10 @@ def conclude(report: Report, values: flags.FlagValues | None = None, *, quiet: b
         report.finish()
     if report.failed or not quiet:
         console.show(text.render(report))
-    directory = values.report_directory if values is not None and "report_directory" in values else None
+    termination.leave(report, _given(values, "termination_message_path"))
+    directory = _given(values, "report_directory")
     if directory:
+        _note_mappings(report)
         _keep(report, Path(directory))
     return report.exit_code
 
@@ -145,6 +150,17 @@ def _name(report: Report, values: flags.FlagValues) -> None:
     """Gives the report the prefix of names that the flags ask for."""
     if error_prefix.FLAG in values:
         report.prefix = str(values[error_prefix.FLAG].value)
+
+
+def _given(values: flags.FlagValues | None, name: str) -> str | None:
+    """The value of a flag that every binary has, where the command line could be read as far as that."""
+    return values[name].value if values is not None and name in values else None
+
+
+def _note_mappings(report: Report) -> None:
+    from mappings import content
+
+    report.mappings = report.mappings or content.digest()
 
 
 def _keep(report: Report, directory: Path) -> None:

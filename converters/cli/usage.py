@@ -21,6 +21,17 @@ def define_common(values: flags.FlagValues) -> None:
         "Directory that gets report.txt and report.json of this run, whether it succeeds or fails.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "termination_message_path",
+        None,
+        "File that gets the final status and the error ids, which Kubernetes shows of a container that has ended; "
+        "empty for none. Default: /dev/termination-log where that file is there.",
+        flag_values=values,
+    )
+
+
+COMMON = ("report_directory", "termination_message_path")
+"""The names of the flags that every binary has."""
 
 
 def render(name: str, summary: str, positional: Sequence[str], values: flags.FlagValues) -> str:

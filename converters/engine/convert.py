@@ -28,6 +28,7 @@ from converters.engine.execute import Outcome
 from converters.engine.memory_guard import MemoryGuard
 from converters.engine.model import Model
 from converters.engine.plan import ArrayPlan, Plan, Sizes
+from converters.engine.plan_document import Planned
 from converters.engine.prepare import Prepared, occupied, prepare
 from converters.engine.record import ConversionRecord
 from converters.engine.request import ConversionRequest
@@ -53,16 +54,11 @@ def run(request: ConversionRequest, report: Report) -> str:
         StepFailed: when a step failed; the report says why, and the destination is as it was before, but for what a
             rerun continues.
     """
-    report.source = str(request.source)
     started = time.monotonic()
-    allocator.keep_buffers()
-    with report.step("open_source") as step:
-        opened = drivers.driver_of(request.source_format).open(request.source)
-        step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
-        step.lines.extend(opened.remarks)
+    opened = open_source(request, report)
     try:
         if request.plan_only:
-            return plan(request, opened, report)
+            return plan_document.render(plan(request, opened, report))
         report.destination = str(request.destination)
         digest = request.digest(opened.fingerprint + model.fingerprint(request, opened))
         if _already_complete(request, digest, report):
@@ -75,8 +71,23 @@ def run(request: ConversionRequest, report: Report) -> str:
         opened.source.close()
 
 
-def plan(request: ConversionRequest, opened: Opened, report: Report, published: Model | None = None) -> str:
-    """Plans the conversion of an opened source, writes the plan where the request says, and returns it as text.
+def open_source(request: ConversionRequest, report: Report) -> Opened:
+    """Opens the source, by headers only.
+
+    Raises:
+        StepFailed: when it cannot be read.
+    """
+    report.source = str(request.source)
+    allocator.keep_buffers()
+    with report.step("open_source") as step:
+        opened = drivers.driver_of(request.source_format).open(request.source)
+        step.lines.append(f"{len(opened.source.tensors)} arrays in {opened.description}")
+        step.lines.extend(opened.remarks)
+    return opened
+
+
+def plan(request: ConversionRequest, opened: Opened, report: Report, published: Model | None = None) -> Planned:
+    """Plans the conversion of an opened source, and writes the plan where the request says.
 
     Raises:
         StepFailed: when a step failed.
@@ -85,7 +96,7 @@ def plan(request: ConversionRequest, opened: Opened, report: Report, published: 
     if request.plan_file is not None:
         with report.step("write_plan"):
             plan_document.write(plan_document.document(request, prepared, report), request.plan_file)
-    return plan_document.render(plan_document.summary(request, prepared, report), prepared.plan)
+    return plan_document.Planned(plan_document.summary(request, prepared, report), prepared.plan)
 
 
 def _earlier_grid(request: ConversionRequest, digest: str) -> Mapping[str, Sizes]:

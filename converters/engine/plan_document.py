@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,6 +23,26 @@ from validators import preflight
 _ROWS = 40
 _NUMBER = re.compile(r"(\d+)")
 _NO_DIGITS = str.maketrans("", "", "0123456789")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A plan and what it adds up to.
+
+    Attributes:
+        summary: the message without its arrays and without a digest.
+        plan: the plan.
+    """
+
+    summary: plan_pb2.Plan
+    plan: Plan
+
+    def identified(self) -> plan_pb2.Plan:
+        """The summary with the digest of the plan, which takes as long as the rest of a large plan."""
+        message = plan_pb2.Plan()
+        message.CopyFrom(self.summary)
+        message.digest = resume.plan_digest(self.plan)
+        return message
 
 
 def document(request: ConversionRequest, prepared: Prepared, report: Report) -> plan_pb2.Plan:
@@ -71,13 +92,9 @@ def summary(request: ConversionRequest, prepared: Prepared, report: Report) -> p
     )
 
 
-def render(message: plan_pb2.Plan, plan: Plan) -> str:
-    """The plan as text: its sums, and its arrays, those that differ in nothing but numbers in their names together.
-
-    Args:
-        message: what `summary` or `document` returned.
-        plan: the plan.
-    """
+def render(planned: Planned) -> str:
+    """The plan as text: its sums, and its arrays, those that differ in nothing but numbers in their names together."""
+    message, plan = planned.summary, planned.plan
     alike: dict[tuple[object, ...], list[ArrayPlan]] = defaultdict(list)
     for array in plan.arrays.values():
         info, path = array.info, array.path

@@ -42,7 +42,7 @@ def _document(*arrays: ArrayPlan, together: int = 0) -> plan_pb2.Plan:
 
 def _text(*arrays: ArrayPlan) -> str:
     plan = _plan(*arrays)
-    return plan_document.render(plan_document.summary(REQUEST, *_prepared(plan)), plan)
+    return plan_document.render(plan_document.Planned(plan_document.summary(REQUEST, *_prepared(plan)), plan))
 
 
 def _prepared(plan: Plan) -> tuple[Any, Report]:

@@ -69,7 +69,7 @@ def test_cpu_time_of_a_child_is_counted_and_sleep_is_not() -> None:
 
 
 def test_the_exit_code_and_the_end_of_the_output_are_kept() -> None:
-    found = _python("import sys; print('x' * 10000); print('last'); sys.exit('wrong')")
+    found = _python("import sys; print('x' * 10000); print('last', flush=True); sys.exit('wrong')")
     assert found.code == 1
     assert found.output.endswith("last\nwrong\n")
     assert len(found.output) < 5000

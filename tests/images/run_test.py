@@ -1,0 +1,223 @@
+"""The images, run for real as users run them. Needs podman, and RECAST_IMAGES with what Bazel built."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from converters.benchmarking import synthetic
+from reporting.version import VERSION
+from tests.images import engine, jobs
+from tests.images.engine import Container, Engine
+
+CALLER = (1000, 1001)
+NAMED = f"--model_name={synthetic.MODEL_NAME}"
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine.started(tmp_path_factory.mktemp("engine")) as podman:
+        yield podman
+
+
+@pytest.fixture(scope="module")
+def slim(podman: Engine) -> Container:
+    return Container(podman, podman.pull("recast-slim"))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A directory of a caller who is not root, and whom the engine does not know."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, *CALLER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tour(slim: Container, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What quickstart leaves, with a small model in it."""
+    folder = tmp_path_factory.mktemp("tour")
+    os.chown(folder, *CALLER)
+    ended = slim.run("quickstart", "--directory=/data/tour", options=[f"--volume={folder}:/data"])
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder / "tour"
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    return {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")}
+
+
+def source(tour: Path) -> Path:
+    return next(path.parent for path in sorted(tour.rglob("config.json")) if list(path.parent.glob("*.safetensors")))
+
+
+def test_version_and_help(slim: Container) -> None:
+    assert re.match(rf"recast {VERSION}\nrevision \S+\nmappings sha256:", slim.run("version").stdout)
+    assert "  hf-to-maxtext  " in slim.run("--help").stdout
+    ended = slim.run("hf-to-maxtex")
+    assert (ended.returncode, "Did you mean hf-to-maxtext?" in ended.stdout) == (2, True)
+
+
+def test_what_root_writes_belongs_to_the_owner_of_the_mount(tour: Path) -> None:
+    assert (tour / "maxtext-stacked" / "DONE").exists()
+    assert owners(tour) == {CALLER}
+
+
+def test_a_conversion_there_and_back_as_any_user(slim: Container, tour: Path, work: Path) -> None:
+    model = source(tour)
+    as_user = [f"--user={CALLER[0]}:{CALLER[1]}", f"--volume={model}:/model:ro", f"--volume={work}:/data"]
+    there = slim.run(
+        "hf-to-maxtext",
+        NAMED,
+        "--hf_model_path",
+        "/model",
+        "--base_output_directory",
+        "/data/there",
+        options=[*as_user, "--memory=600m", "--cap-drop=all", "--security-opt=no-new-privileges"],
+    )
+    assert there.returncode == 0, there.stdout
+    back = slim.run(
+        "maxtext-to-hf",
+        "--load_parameters_path=/data/there/0/items",
+        "--weight_dtype=auto",
+        "--base_output_directory=/data/back",
+        options=as_user,
+    )
+    assert back.returncode == 0, back.stdout
+    assert (work / "there" / "0" / "DONE").exists() or list((work / "there").rglob("DONE"))
+    assert owners(work) == {CALLER}
+    same = slim.run("diff", "/model", "/data/back", options=as_user)
+    assert same.returncode == 0, same.stdout
+
+
+def test_too_little_memory_is_said_in_the_report(slim: Container, tour: Path, work: Path) -> None:
+    model = source(tour)
+    ended = slim.run(
+        "hf-to-maxtext",
+        NAMED,
+        "--hf_model_path=/model",
+        "--base_output_directory=/data/out",
+        options=["--memory=96m", f"--volume={model}:/model:ro", f"--volume={work}:/data"],
+    )
+    assert ended.returncode == 4, ended.stdout + ended.stderr
+    assert "MEMORY_PLAN" in ended.stdout or "OUT_OF_MEMORY" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("mount", "user", "reason"),
+    [
+        ([], "65532", "nothing is mounted there"),
+        ([":/data:ro"], "", "the mount cannot be written"),
+        ([":/data"], "65532", "another user owns the mount"),
+    ],
+)
+def test_a_mount_that_cannot_be_written_is_a_usage_error(
+    slim: Container, tour: Path, work: Path, mount: list[str], user: str, reason: str
+) -> None:
+    options = [f"--volume={work}{suffix}" for suffix in mount]
+    options += [f"--user={user}"] if user else []
+    ended = slim.run("quickstart", "--directory=/data/tour", options=options)
+    assert ended.returncode in (2, 5), f"{reason}: {ended.stdout}"
+    assert "FINAL REPORT" in ended.stdout
+    assert list(work.iterdir()) == []
+
+
+def test_a_stop_reaches_the_worker_and_is_reported(slim: Container, work: Path, tmp_path: Path) -> None:
+    synthetic.make(tmp_path / "model", synthetic.scaled(0.25))
+    options = [f"--volume={tmp_path / 'model'}:/model:ro", f"--volume={work}:/data", "--name=stopped"]
+    words = ["hf-to-maxtext", NAMED, "--hf_model_path=/model", "--base_output_directory=/data/out"]
+    with subprocess.Popen(
+        slim.engine.command(*slim.arguments(options, words)),
+        env=slim.engine.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not list(work.rglob("*.recast-staging*")) and process.poll() is None:
+            time.sleep(0.05)
+        slim.engine.podman("stop", "--time=60", "stopped")
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "TERMINATED" in said
+    assert not list(work.rglob("DONE"))
+    again = slim.run(*words, options=options[:2])
+    assert again.returncode == 0, again.stdout
+    assert owners(work) == {CALLER}
+
+
+@pytest.mark.campaign
+def test_three_gigabytes_convert_in_600_mib_with_the_page_cache(slim: Container, work: Path, tmp_path: Path) -> None:
+    synthetic.make(tmp_path / "model", synthetic.scaled(1))
+    options = ["--memory=600m", f"--volume={tmp_path / 'model'}:/model:ro", f"--volume={work}:/data"]
+    words = ["hf-to-maxtext", NAMED, "--hf_model_path=/model", "--base_output_directory=/data/out"]
+    ended = slim.run(*words, options=options)
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_the_image_for_flags_takes_them_without_a_subcommand(podman: Engine) -> None:
+    flags = Container(podman, podman.pull("inference-checkpoint"))
+    assert "  hf-to-maxtext  " in flags.run("--help").stdout
+    assert "checkpoint" in flags.run("--bucket_name=b").stdout
+
+
+def test_the_termination_message_is_left_where_kubernetes_asks_for_it(slim: Container, work: Path) -> None:
+    message = work / "message"
+    message.touch()
+    message.chmod(0o666)
+    options = [f"--volume={message}:/dev/termination-log", "--user=65532"]
+    assert slim.run("inspect", "/nothing", options=options).returncode == 2
+    assert message.read_text().splitlines()[1:] == ["exit code 2", "parse_args: SOURCE_NOT_FOUND"]
+
+
+def planned_job(slim: Container, tour: Path) -> jobs.Json:
+    """What `plan --kubernetes` prints for the tour's model."""
+    where = [
+        "--image=localhost/recast/planned:1",
+        "--claim=checkpoints",
+        "--job_source=hf",
+        "--job_destination=maxtext",
+    ]
+    flags = [NAMED, "--to=maxtext", "--kubernetes", *where]
+    made = slim.run("plan", "/model", *flags, options=[f"--volume={source(tour)}:/model:ro"])
+    assert made.returncode == 0, made.stdout
+    job = yaml.safe_load(made.stdout)
+    assert isinstance(job, dict)
+    return job
+
+
+@pytest.mark.skipif(shutil.which("catatonit") is None, reason="podman's pods need catatonit")
+@pytest.mark.parametrize("planned", [False, True])
+def test_the_pod_of_a_job_runs(planned: bool, slim: Container, tour: Path, tmp_path: Path) -> None:
+    engine = slim.engine
+    job = planned_job(slim, tour) if planned else jobs.job("hf-to-maxtext")
+    container, pod = jobs.container(job), job["spec"]["template"]["spec"]
+    assert engine.podman("tag", slim.image, container["image"]).returncode == 0
+    assert engine.podman("volume", "create", "checkpoints").returncode == 0
+    claim = Path(engine.podman("volume", "inspect", "checkpoints", "--format", "{{.Mountpoint}}").stdout.strip())
+    user = pod["securityContext"]["runAsUser"]
+    shutil.copytree(source(tour), claim / "hf")
+    for path in (claim, *claim.rglob("*")):
+        os.chown(path, user, user)
+    if not planned:
+        container["args"].append(NAMED)
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "job"}, "spec": pod}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(manifest))
+    played = engine.podman("kube", "play", "--network=none", str(tmp_path / "pod.yaml"))
+    assert played.returncode == 0, played.stderr
+    code = engine.podman("wait", "job-recast").stdout.strip()
+    said = engine.podman("logs", "job-recast").stdout
+    assert code == "0", said
+    assert {path.stat().st_uid for path in (claim / "maxtext").rglob("*")} == {user}
+    engine.podman("kube", "down", str(tmp_path / "pod.yaml"))
+    engine.podman("volume", "rm", "--force", "checkpoints")
