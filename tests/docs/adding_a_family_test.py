@@ -203,6 +203,7 @@ def _run(checkout: Path, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(not (CHECKOUT / "container").is_dir(), reason="the whole checkout is not here")
+@pytest.mark.skipif("TEST_SRCDIR" in os.environ, reason="needs the checkout")
 def test_the_commands_of_the_page_make_a_family_that_is_whole(checkout: Path) -> None:
     command, check = (line.split()[1:] for line in pages.blocks_of(PAGE, "")[0].splitlines())
     before = {path for path in checkout.rglob("*") if path.is_file()}
