@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,13 +21,14 @@ from tests.families.discovered import FAMILIES
 from tests.families.harness import Family, Saved
 from tests.oracles.arrays import Variant
 
+# Bazel shows a test no other test's module.
+pytestmark = pytest.mark.skipif("TEST_SRCDIR" in os.environ, reason="needs all modules of the folder")
+
 OLDER = """
 import json, sys
 import torch, transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-# Bazel shows a test no other test's module.
-pytestmark = pytest.mark.skipif("TEST_SRCDIR" in os.environ, reason="needs all modules of the folder")
 assert transformers.__version__.startswith("4.45."), transformers.__version__
 transformers.logging.set_verbosity_error()
 for folder in sys.argv[1:]:
