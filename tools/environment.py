@@ -159,6 +159,8 @@ class Environment:
             self._unfinished.touch()
             self._pip(["install", *options], layer, lock)
             self._unfinished.unlink()
+            # mypy keeps that a package was not there, and looks no more.
+            shutil.rmtree(self.state / "cache" / "mypy", ignore_errors=True)
         self._write_stamp(name, [_lock_file(name)])
 
     def _choose(self, layer: str, lock: int) -> str:

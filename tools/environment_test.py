@@ -87,6 +87,19 @@ def test_a_changed_lock_is_installed_again_and_the_others_are_not(root: Path) ->
     assert machine.installed() == ["core.txt", "dev.txt", "dev.txt"]
 
 
+def test_what_mypy_kept_of_the_packages_goes_with_a_changed_lock(root: Path) -> None:
+    machine = Machine()
+    Environment(root, machine).make(["dev"])
+    kept = root / ".recast" / "cache" / "mypy" / "package.meta.json"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    Environment(root, machine).make(["dev"])
+    assert kept.exists()
+    (root / "requirements" / "dev.txt").write_text("# newer\n")
+    Environment(root, machine).make(["dev"])
+    assert not kept.exists()
+
+
 def test_an_interrupted_install_begins_anew(root: Path) -> None:
     machine = Machine()
     Environment(root, machine).make(["core"])
