@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import mmap
-import os
-import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from converters.formats import fingerprints
+from converters.formats import fingerprints, placement
 from converters.formats.base import AnyArray, Region, TensorInfo
 from converters.formats.dtypes import element_size, numpy_dtype
 from converters.formats.json_files import printable
+from converters.formats.mapped_files import MappedFiles
 from converters.formats.regions import check_inside, slices, span
 from converters.formats.safetensors_files import FileSet, locate
 from converters.formats.safetensors_header import Header, scan_header
@@ -39,9 +36,6 @@ class Extent:
 class SafetensorsSource:
     """Reads tensors as views of mapped files. Thread-safe.
 
-    A file that is made shorter while it is mapped kills the process with SIGBUS when its missing pages are touched;
-    `fingerprints` lets the caller notice a changed source between units of work.
-
     Attributes:
         directory: where the files are.
         files: names of the files read, sorted.
@@ -61,7 +55,7 @@ class SafetensorsSource:
         located, found = locate(path)
         headers, faults = _scan_all(located)
         found += faults
-        found += _placement(located, headers)
+        found += placement.problems(located.index, {name: header.names for name, header in headers.items()})
         raise_all(found)
         self.directory = located.directory
         self.files = located.files
@@ -75,9 +69,7 @@ class SafetensorsSource:
             for tensor, (name, entry) in self._entries.items()
         }
         self._headers = headers
-        self._maps: dict[str, mmap.mmap] = {}
-        self._lock = threading.Lock()
-        self._closed = False
+        self._mapped = MappedFiles(self.directory, {name: header.size for name, header in headers.items()})
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -98,7 +90,7 @@ class SafetensorsSource:
 
         Raises:
             ValueError: the region does not lie in the tensor, or the source is closed.
-            RecastError: INPUT_OUTPUT or SOURCE_NOT_FOUND, when the file cannot be mapped.
+            RecastError: INPUT_OUTPUT, SOURCE_NOT_FOUND or SOURCE_CHANGED, when the file cannot be mapped.
         """
         file, entry = self._entries[name]
         check_inside(name, region, entry.shape)
@@ -106,7 +98,7 @@ class SafetensorsSource:
         if not entry.nbytes:
             view: AnyArray = np.empty(entry.shape, dtype)
         else:
-            flat = np.frombuffer(self._map(file), dtype, entry.nbytes // dtype.itemsize, entry.offset)
+            flat = np.frombuffer(self._mapped.map(file), dtype, entry.nbytes // dtype.itemsize, entry.offset)
             view = flat.reshape(entry.shape)
         index: tuple[Any, ...] = (*slices(region), ...)
         part = view[index]
@@ -117,19 +109,13 @@ class SafetensorsSource:
     def release(self, name: str, region: Region) -> None:
         """Gives back the memory of the whole pages between a region's first and last byte.
 
-        The pages stay in the system's page cache, and a later read maps them again, so this is safe at any time.
         For a region that is not contiguous it also unmaps what lies between its parts.
         """
         file, entry = self._entries[name]
         check_inside(name, region, entry.shape)
         first, end = span(region, entry.shape)
         size = element_size(entry.dtype)
-        start = -(-(entry.offset + first * size) // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (entry.offset + end * size) // mmap.PAGESIZE * mmap.PAGESIZE
-        with self._lock:
-            mapped = self._maps.get(file)
-        if mapped is not None and stop > start:
-            mapped.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._mapped.give_back(file, entry.offset + first * size, entry.offset + end * size)
 
     def fingerprints(self) -> tuple[fingerprints.Fingerprint, ...]:
         """Size, modification time and digest of the header of each file, as they are now."""
@@ -141,33 +127,7 @@ class SafetensorsSource:
 
     def close(self) -> None:
         """Unmaps the files; views that are still held keep their own file mapped."""
-        with self._lock:
-            maps, self._maps, self._closed = self._maps, {}, True
-        for mapped in maps.values():
-            with contextlib.suppress(BufferError):
-                mapped.close()
-
-    def _map(self, file: str) -> mmap.mmap:
-        with self._lock:
-            if self._closed:
-                raise ValueError("the source is closed")
-            if file not in self._maps:
-                self._maps[file] = self._open_map(file)
-            return self._maps[file]
-
-    def _open_map(self, file: str) -> mmap.mmap:
-        path = self.directory / file
-        with reading(path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                size = os.fstat(descriptor).st_size
-                expected = self._headers[file].size
-                if size != expected:
-                    reason = f"{file} had {expected} bytes and now has {size}"
-                    raise_all([Diagnostic("SOURCE_CHANGED", reason, subject=file)])
-                return mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
-            finally:
-                os.close(descriptor)
+        self._mapped.close()
 
 
 def _scan_all(located: FileSet) -> tuple[dict[str, Header], list[Diagnostic]]:
@@ -182,26 +142,3 @@ def _scan_all(located: FileSet) -> tuple[dict[str, Header], list[Diagnostic]]:
         results = list(pool.map(scan, located.files))
     headers = {name: header for name, (header, _) in zip(located.files, results, strict=True) if header is not None}
     return headers, [diagnostic for _, found in results for diagnostic in found]
-
-
-def _placement(located: FileSet, headers: Mapping[str, Header]) -> list[Diagnostic]:
-    """Where the index and the files, or two files, disagree about a tensor."""
-    holders: dict[str, list[str]] = {}
-    for file, header in headers.items():
-        for tensor in header.names:
-            holders.setdefault(tensor, []).append(file)
-    found = []
-    for tensor in sorted(tensor for tensor, files in holders.items() if len(files) > 1):
-        reason = f"{printable(tensor)} is in {' and in '.join(map(printable, holders[tensor]))}"
-        found.append(Diagnostic("DUPLICATE_TENSOR", reason, subject=printable(tensor)))
-    if located.index is None:
-        return found
-    for tensor, file in located.index.items():
-        if file in headers and tensor not in headers[file].names:
-            elsewhere = f"; {printable(holders[tensor][0])} has it" if tensor in holders else ""
-            reason = f"the index places {printable(tensor)} in {printable(file)}, which lacks it{elsewhere}"
-            found.append(Diagnostic("MISSING_INDEXED_TENSOR", reason, subject=printable(tensor)))
-    for tensor in sorted(set(holders) - set(located.index)):
-        reason = f"{printable(holders[tensor][0])} holds {printable(tensor)}, which the index does not name"
-        found.append(Diagnostic("UNINDEXED_TENSOR", reason, subject=printable(tensor)))
-    return found

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters.formats import fingerprints, torch_file
+from converters.formats import fingerprints, placement, torch_file
 from converters.formats.base import AnyArray, Region, TensorInfo
 from converters.formats.dtypes import element_size, numpy_dtype
-from converters.formats.json_files import printable
+from converters.formats.mapped_files import MappedFiles
 from converters.formats.regions import check_inside, slices
 from converters.formats.safetensors_files import FileSet, locate
 from converters.formats.storage_errors import reading
@@ -55,13 +52,15 @@ class TorchSource:
         """
         located, found = _located(directory)
         held: dict[str, Mapping[str, Placed]] = {}
+        sizes: dict[str, int] = {}
         for name in located.files:
             try:
                 with reading(directory / name):
+                    sizes[name] = (directory / name).stat().st_size
                     held[name] = torch_file.scan(directory / name)
             except RecastError as error:
                 found.extend(error.diagnostics)
-        found += _placement(located, held)
+        found += placement.problems(located.index, held)
         raise_all(found)
         self.directory = directory
         self.files = located.files
@@ -69,8 +68,7 @@ class TorchSource:
         self._tensors = {
             tensor: TensorInfo(tensor, place.shape, place.dtype, name) for tensor, (name, place) in self._placed.items()
         }
-        self._maps: dict[str, mmap.mmap] = {}
-        self._lock = threading.Lock()
+        self._mapped = MappedFiles(directory, sizes)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -85,8 +83,8 @@ class TorchSource:
         """A region as a read-only view of the mapped file; a copy where the file does not align its elements.
 
         Raises:
-            ValueError: the region does not lie in the tensor.
-            RecastError: INPUT_OUTPUT or SOURCE_NOT_FOUND, when the file cannot be mapped.
+            ValueError: the region does not lie in the tensor, or the source is closed.
+            RecastError: INPUT_OUTPUT, SOURCE_NOT_FOUND or SOURCE_CHANGED, when the file cannot be mapped.
         """
         file, place = self._placed[name]
         check_inside(name, region, place.shape)
@@ -94,7 +92,9 @@ class TorchSource:
         if not place.reach:
             return np.empty(tuple(stop - start for start, stop in region), dtype)
         strides = tuple(stride * dtype.itemsize for stride in place.strides)
-        view: AnyArray = np.ndarray(place.shape, dtype, self._map(file), place.offset, strides)
+        # An array over the map itself would let close() unmap it; one over another array keeps it.
+        buffer = np.frombuffer(self._mapped.map(file), np.uint8)
+        view: AnyArray = np.ndarray(place.shape, dtype, buffer, place.offset, strides)
         index: tuple[Any, ...] = (*slices(region), ...)
         part = view[index]
         values = part if part.flags.aligned else part.copy()
@@ -110,12 +110,7 @@ class TorchSource:
         size = element_size(place.dtype)
         first = sum(start * stride for (start, _), stride in zip(region, place.strides, strict=True))
         last = sum((stop - 1) * stride for (_, stop), stride in zip(region, place.strides, strict=True))
-        begin = -(-(place.offset + first * size) // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (place.offset + (last + 1) * size) // mmap.PAGESIZE * mmap.PAGESIZE
-        with self._lock:
-            mapped = self._maps.get(file)
-        if mapped is not None and end > begin:
-            mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+        self._mapped.give_back(file, place.offset + first * size, place.offset + (last + 1) * size)
 
     def fingerprints(self) -> tuple[fingerprints.Fingerprint, ...]:
         """Size, modification time and digest of the head of each file, as they are now."""
@@ -127,18 +122,7 @@ class TorchSource:
 
     def close(self) -> None:
         """Unmaps the files; views that are still held keep their own file mapped."""
-        with self._lock:
-            maps, self._maps = self._maps, {}
-        for mapped in maps.values():
-            with contextlib.suppress(BufferError):
-                mapped.close()
-
-    def _map(self, file: str) -> mmap.mmap:
-        with self._lock:
-            if file not in self._maps:
-                with reading(self.directory / file), open(self.directory / file, "rb") as opened:
-                    self._maps[file] = mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
-            return self._maps[file]
+        self._mapped.close()
 
 
 class TorchElements:
@@ -172,24 +156,3 @@ def _located(directory: Path) -> tuple[FileSet, list[Diagnostic]]:
         return FileSet(directory, names, None), []
     reason = f"{len(names)} files {_PATTERN} lie in the folder, and no {INDEX_FILE} says which of them belong together"
     return FileSet(directory, (), None), [Diagnostic("INDEX_INVALID", f"{reason}.", subject=INDEX_FILE)]
-
-
-def _placement(located: FileSet, held: Mapping[str, Mapping[str, Placed]]) -> list[Diagnostic]:
-    """Where the index and the files, or two files, disagree about a tensor."""
-    holders: dict[str, list[str]] = {}
-    for file, places in held.items():
-        for tensor in places:
-            holders.setdefault(tensor, []).append(file)
-    found = [
-        Diagnostic("DUPLICATE_TENSOR", f"{printable(tensor)} is in {' and in '.join(files)}", subject=printable(tensor))
-        for tensor, files in sorted(holders.items())
-        if len(files) > 1
-    ]
-    for tensor, file in (located.index or {}).items():
-        if file in held and tensor not in held[file]:
-            reason = f"the index places {printable(tensor)} in {printable(file)}, which lacks it"
-            found.append(Diagnostic("MISSING_INDEXED_TENSOR", reason, subject=printable(tensor)))
-    for tensor in sorted(set(holders) - set(located.index)) if located.index is not None else ():
-        reason = f"{printable(holders[tensor][0])} holds {printable(tensor)}, which the index does not name"
-        found.append(Diagnostic("UNINDEXED_TENSOR", reason, subject=printable(tensor)))
-    return found

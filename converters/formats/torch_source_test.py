@@ -95,6 +95,24 @@ class _Calls:
         return print, ("called",)
 
 
+def test_a_file_that_became_shorter_after_opening_is_a_changed_source(tmp_path: Path) -> None:
+    source = TorchSource(_saved(tmp_path))
+    content = (tmp_path / SINGLE_FILE).read_bytes()
+    (tmp_path / SINGLE_FILE).write_bytes(content[:-1])
+    with pytest.raises(RecastError) as caught:
+        source.read("int64", ((0, 4),))
+    assert caught.value.diagnostics[0].id == "SOURCE_CHANGED"
+
+
+def test_a_view_outlives_the_source_and_a_closed_source_refuses_to_read(tmp_path: Path) -> None:
+    source = TorchSource(_saved(tmp_path))
+    values = source.read("int64", ((0, 4),))
+    source.close()
+    assert values.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="closed"):
+        source.read("int64", ((0, 4),))
+
+
 def _archive(content: object) -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
