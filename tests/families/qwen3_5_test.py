@@ -16,10 +16,10 @@ from mappings.language.family import bind_family
 from mappings.language.loader import load_family
 from tests import checkpoints
 from tests.end_to_end.running import restored
-from tests.families import harness
+from tests.families import harness, qwen_mtp
 from tests.families.harness import Family, FamilyTests, Saved
 from tests.oracles import qwen3_5 as oracle
-from tests.oracles.arrays import Array, Arrays, Variant, dtype_of
+from tests.oracles.arrays import Arrays, Variant
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3_5_moe",
@@ -126,7 +126,7 @@ def _published(saved: Saved, directory: Path) -> Arrays:
     tensors = {name: values for name, values in saved.tensors.items() if ".experts." not in name}
     for layer in range(text["num_hidden_layers"]):
         tensors |= _packed(saved.tensors, f"model.language_model.layers.{layer}.mlp.experts.", text["num_experts"])
-    tensors |= _mtp(text)
+    tensors |= qwen_mtp.tensors(text, packed=True)
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps({**saved.config, "dtype": "bfloat16"}), encoding="utf-8")
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
@@ -141,35 +141,3 @@ def _packed(tensors: Arrays, prefix: str, count: int) -> Arrays:
         both.append(np.concatenate([gate, up]))
         down.append(tensors[f"{prefix}{expert}.down_proj.weight"])
     return {prefix + "gate_up_proj": np.stack(both), prefix + "down_proj": np.stack(down)}
-
-
-def _mtp(text: dict[str, Any]) -> Arrays:
-    embed, experts, mlp = text["hidden_size"], text["num_experts"], text["moe_intermediate_size"]
-    head, queries = text["head_dim"], text["num_attention_heads"] * text["head_dim"]
-    keys, shared = text["num_key_value_heads"] * head, text["shared_expert_intermediate_size"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "fc.weight": (embed, 2 * embed),
-        "norm.weight": (embed,),
-        "pre_fc_norm_embedding.weight": (embed,),
-        "pre_fc_norm_hidden.weight": (embed,),
-        "layers.0.input_layernorm.weight": (embed,),
-        "layers.0.post_attention_layernorm.weight": (embed,),
-        "layers.0.self_attn.q_proj.weight": (2 * queries, embed),
-        "layers.0.self_attn.k_proj.weight": (keys, embed),
-        "layers.0.self_attn.v_proj.weight": (keys, embed),
-        "layers.0.self_attn.o_proj.weight": (embed, queries),
-        "layers.0.self_attn.q_norm.weight": (head,),
-        "layers.0.self_attn.k_norm.weight": (head,),
-        "layers.0.mlp.gate.weight": (experts, embed),
-        "layers.0.mlp.experts.gate_up_proj": (experts, 2 * mlp, embed),
-        "layers.0.mlp.experts.down_proj": (experts, embed, mlp),
-        "layers.0.mlp.shared_expert.gate_proj.weight": (shared, embed),
-        "layers.0.mlp.shared_expert.up_proj.weight": (shared, embed),
-        "layers.0.mlp.shared_expert.down_proj.weight": (embed, shared),
-        "layers.0.mlp.shared_expert_gate.weight": (1, embed),
-    }
-    generator = np.random.default_rng(7)
-    mtp: dict[str, Array] = {}
-    for name, shape in shapes.items():
-        mtp["mtp." + name] = generator.standard_normal(shape).astype(dtype_of("bfloat16"))
-    return mtp

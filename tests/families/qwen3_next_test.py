@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from mappings.language.errors import MappingErrors
 from tests import checkpoints
 from tests.end_to_end.running import restored
-from tests.families import harness
+from tests.families import harness, qwen_mtp
 from tests.families.harness import Family, FamilyTests
 from tests.families.packed_experts import PackedExpertsTests
 from tests.oracles import qwen3_next as oracle
-from tests.oracles.arrays import Array, Variant, dtype_of
+from tests.oracles.arrays import Variant
 
 
 class TestQwen3Next(PackedExpertsTests, FamilyTests):
@@ -81,7 +80,7 @@ class TestMtp:
 
     def test_it_is_kept_beside_the_output_and_comes_back(self, tmp_path: Path) -> None:
         saved = harness.save(TestQwen3Next.family, "untied", tmp_path / "hf")
-        extra = _mtp(saved.config)
+        extra = qwen_mtp.tensors(saved.config, packed=False)
         save_file(dict(extra), saved.directory / "mtp.safetensors", {"format": "pt"})
         index_file = saved.directory / "model.safetensors.index.json"
         index = json.loads(index_file.read_text(encoding="utf-8"))
@@ -118,37 +117,3 @@ def test_layers_of_other_kinds_than_the_cycle_says_are_refused_with_the_first_of
     kinds[4], kinds[7] = kinds[7], kinds[4]
     with pytest.raises(MappingErrors, match=r"layer_types\[4\] = 'full_attention'"):
         harness.layout_of("qwen3_next", "maxtext", {**config, "layer_types": kinds})
-
-
-def _mtp(config: harness.Config) -> dict[str, Array]:
-    embed, experts, mlp = config["hidden_size"], config["num_experts"], config["moe_intermediate_size"]
-    head, queries = config["head_dim"], config["num_attention_heads"] * config["head_dim"]
-    keys, shared = config["num_key_value_heads"] * head, config["shared_expert_intermediate_size"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "fc": (embed, 2 * embed),
-        "norm": (embed,),
-        "pre_fc_norm_embedding": (embed,),
-        "pre_fc_norm_hidden": (embed,),
-        "layers.0.input_layernorm": (embed,),
-        "layers.0.post_attention_layernorm": (embed,),
-        "layers.0.self_attn.q_proj": (2 * queries, embed),
-        "layers.0.self_attn.k_proj": (keys, embed),
-        "layers.0.self_attn.v_proj": (keys, embed),
-        "layers.0.self_attn.o_proj": (embed, queries),
-        "layers.0.self_attn.q_norm": (head,),
-        "layers.0.self_attn.k_norm": (head,),
-        "layers.0.mlp.gate": (experts, embed),
-        "layers.0.mlp.shared_expert.gate_proj": (shared, embed),
-        "layers.0.mlp.shared_expert.up_proj": (shared, embed),
-        "layers.0.mlp.shared_expert.down_proj": (embed, shared),
-        "layers.0.mlp.shared_expert_gate": (1, embed),
-    }
-    for expert in range(experts):
-        prefix = f"layers.0.mlp.experts.{expert}."
-        shapes |= {prefix + "gate_proj": (mlp, embed), prefix + "up_proj": (mlp, embed)}
-        shapes[prefix + "down_proj"] = (embed, mlp)
-    generator = np.random.default_rng(7)
-    return {
-        f"mtp.{name}.weight": generator.standard_normal(shape).astype(dtype_of("bfloat16"))
-        for name, shape in shapes.items()
-    }

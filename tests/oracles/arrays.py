@@ -1,7 +1,8 @@
 """What oracles are written with: plain loops over rows, heads and layers, each stated once.
 
-Nothing here knows of a family or of the mappings. Hugging Face's torch.nn.Linear keeps [out, in]; a MaxText kernel
-keeps [in, heads, head_dim], the output projection [heads, head_dim, in], any other projection [in, out].
+Nothing here knows of the mappings, nor of a family more than what most name alike outside of layers. Hugging Face's
+torch.nn.Linear keeps [out, in]; a MaxText kernel keeps [in, heads, head_dim], the output projection [heads, head_dim,
+in], any other projection [in, out].
 """
 
 from __future__ import annotations
@@ -95,6 +96,17 @@ def stacked(layers: Sequence[Array], axis: int = 1) -> Array:
     for number, values in enumerate(layers):
         of_layers[number] = values
     return out
+
+
+def outer(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Arrays:
+    """The leaves outside of layers that most decoders have: embedding, last norm, and a head that is not tied."""
+    leaves: Arrays = {
+        ROOT + "token_embedder.embedding": tensors["model.embed_tokens.weight"],
+        ROOT + "decoder.decoder_norm.scale": tensors["model.norm.weight"],
+    }
+    if not config.get("tie_word_embeddings"):
+        leaves[ROOT + "decoder.logits_dense.kernel"] = turned(tensors["lm_head.weight"])
+    return leaves
 
 
 def placed(layers: Sequence[Mapping[str, Array]], scan: bool, prefix: str = f"{ROOT}decoder.layers") -> Arrays:

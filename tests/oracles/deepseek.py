@@ -28,6 +28,7 @@ from tests.oracles.arrays import (
     dtype_of,
     heads_first,
     heads_last,
+    outer,
     placed,
     stacked,
     turned,
@@ -45,12 +46,7 @@ def to_maxtext(tensors: Mapping[str, Array], config: Mapping[str, Any], variant:
 
 def arranged(rounded: Mapping[str, Array], config: Mapping[str, Any], variant: Variant) -> Arrays:
     """The leaves that hold tensors which are in their final dtypes already."""
-    leaves: Arrays = {
-        ROOT + "token_embedder.embedding": rounded["model.embed_tokens.weight"],
-        ROOT + "decoder.decoder_norm.scale": rounded["model.norm.weight"],
-    }
-    if not config.get("tie_word_embeddings"):
-        leaves[ROOT + "decoder.logits_dense.kernel"] = turned(rounded["lm_head.weight"])
+    leaves = outer(rounded, config)
     first = config["first_k_dense_replace"]
     count = config["num_hidden_layers"]
     dense = [_dense_layer(rounded, f"model.layers.{layer}.", config) for layer in range(first)]

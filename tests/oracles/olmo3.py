@@ -12,18 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.oracles.arrays import ROOT, Array, Arrays, Variant, cast, heads_first, heads_last, placed, turned
+from tests.oracles.arrays import ROOT, Array, Arrays, Variant, cast, heads_first, heads_last, outer, placed, turned
 
 
 def to_maxtext(tensors: Mapping[str, Array], config: Mapping[str, Any], variant: Variant) -> Arrays:
     """The MaxText leaves, by dotted path, that hold a Hugging Face checkpoint."""
     rounded = cast(tensors, variant.save_dtype)
-    leaves: Arrays = {
-        ROOT + "token_embedder.embedding": rounded["model.embed_tokens.weight"],
-        ROOT + "decoder.decoder_norm.scale": rounded["model.norm.weight"],
-    }
-    if not config.get("tie_word_embeddings"):
-        leaves[ROOT + "decoder.logits_dense.kernel"] = turned(rounded["lm_head.weight"])
+    leaves = outer(rounded, config)
     layers = [_layer(rounded, f"model.layers.{layer}.", config) for layer in range(config["num_hidden_layers"])]
     if not variant.scan:
         return leaves | placed(layers, scan=False)

@@ -20,9 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from tests.oracles.arrays import ROOT, Array, Arrays, Variant, cast, heads_last, placed, stacked, turned
+from tests.oracles.qwen3_next import others, taps_first
 from tests.oracles.qwen_vision import tower
 
 OWN_DTYPE = ("linear_attn.A_log", "linear_attn.norm.weight")
@@ -45,7 +44,7 @@ def to_maxtext(tensors: Mapping[str, Array], config: Mapping[str, Any], variant:
         prefix = f"{top}layers.{number}."
         is_full = number % cycle == cycle - 1
         attention = _full(rounded, prefix, text) if is_full else _linear(rounded, prefix, text)
-        layers.append(attention | _others(rounded, prefix, text))
+        layers.append(attention | others(rounded, prefix, text))
     if variant.scan:
         for place in range(cycle):
             leaves |= placed(layers[place::cycle], True, f"{ROOT}decoder.layers.layer_{place}")
@@ -78,7 +77,7 @@ def _linear(tensors: Mapping[str, Array], prefix: str, config: Mapping[str, Any]
         "attention.in_proj_ba.kernel": _by_key_head(
             [tensors[here + "in_proj_b.weight"], tensors[here + "in_proj_a.weight"]], config["linear_num_key_heads"]
         ),
-        "attention.conv1d.kernel": _taps_first(tensors[here + "conv1d.weight"]),
+        "attention.conv1d.kernel": taps_first(tensors[here + "conv1d.weight"]),
         "attention.A_log": tensors[here + "A_log"],
         "attention.dt_bias": tensors[here + "dt_bias"],
         "attention.norm.rms_norm.scale": tensors[here + "norm.weight"],
@@ -100,34 +99,3 @@ def _by_key_head(parts: list[Array], heads: int) -> Array:
             rows = part.shape[0] // heads
             columns += [part[head * rows + row] for row in range(rows)]
     return stacked(columns, axis=1)
-
-
-def _others(tensors: Mapping[str, Array], prefix: str, config: Mapping[str, Any]) -> Arrays:
-    mlp = prefix + "mlp."
-    return {
-        "input_layernorm.scale": tensors[prefix + "input_layernorm.weight"],
-        "post_attention_layernorm.scale": tensors[prefix + "post_attention_layernorm.weight"],
-        "mlp.routed_experts.gate.kernel": turned(tensors[mlp + "gate.weight"]),
-        "mlp.routed_experts.wi_0": _experts(tensors, mlp, "gate_proj", config),
-        "mlp.routed_experts.wi_1": _experts(tensors, mlp, "up_proj", config),
-        "mlp.routed_experts.wo": _experts(tensors, mlp, "down_proj", config),
-        "mlp.shared_expert.wi_0.kernel": turned(tensors[mlp + "shared_expert.gate_proj.weight"]),
-        "mlp.shared_expert.wi_1.kernel": turned(tensors[mlp + "shared_expert.up_proj.weight"]),
-        "mlp.shared_expert.wo.kernel": turned(tensors[mlp + "shared_expert.down_proj.weight"]),
-        "mlp.shared_expert_gate.kernel": turned(tensors[mlp + "shared_expert_gate.weight"]),
-    }
-
-
-def _experts(tensors: Mapping[str, Array], prefix: str, name: str, config: Mapping[str, Any]) -> Array:
-    count = config["num_experts"]
-    return stacked([turned(tensors[f"{prefix}experts.{expert}.{name}.weight"]) for expert in range(count)], axis=0)
-
-
-def _taps_first(convolution: Array) -> Array:
-    """[channels, 1, taps] to [taps, 1, channels]."""
-    channels, one, taps = convolution.shape
-    out = np.empty((taps, one, channels), convolution.dtype)
-    for tap in range(taps):
-        for channel in range(channels):
-            out[tap, 0, channel] = convolution[channel, 0, tap]
-    return out

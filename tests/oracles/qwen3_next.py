@@ -18,25 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracles.arrays import ROOT, Array, Arrays, Variant, cast, heads_last, placed, stacked, turned
+from tests.oracles.arrays import ROOT, Array, Arrays, Variant, cast, heads_last, outer, placed, stacked, turned
 
 
 def to_maxtext(tensors: Mapping[str, Array], config: Mapping[str, Any], variant: Variant) -> Arrays:
     """The MaxText leaves, by dotted path, that hold a Hugging Face checkpoint."""
     rounded = cast(tensors, variant.save_dtype)
-    leaves: Arrays = {
-        ROOT + "token_embedder.embedding": rounded["model.embed_tokens.weight"],
-        ROOT + "decoder.decoder_norm.scale": rounded["model.norm.weight"],
-    }
-    if not config.get("tie_word_embeddings"):
-        leaves[ROOT + "decoder.logits_dense.kernel"] = turned(rounded["lm_head.weight"])
+    leaves = outer(rounded, config)
     cycle = config["full_attention_interval"]
     layers = []
     for number in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{number}."
         is_full = number % cycle == cycle - 1
         attention = _full(rounded, prefix, config) if is_full else _linear(rounded, prefix)
-        layers.append(attention | _others(rounded, prefix, config))
+        layers.append(attention | others(rounded, prefix, config))
     if not variant.scan:
         return leaves | placed(layers, scan=False)
     cycles = [layers[first : first + cycle] for first in range(0, len(layers), cycle)]
@@ -77,7 +72,7 @@ def _linear(tensors: Mapping[str, Array], prefix: str) -> Arrays:
     return {
         "attention.in_proj_qkvz.kernel": turned(tensors[attention + "in_proj_qkvz.weight"]),
         "attention.in_proj_ba.kernel": turned(tensors[attention + "in_proj_ba.weight"]),
-        "attention.conv1d.kernel": _taps_first(tensors[attention + "conv1d.weight"]),
+        "attention.conv1d.kernel": taps_first(tensors[attention + "conv1d.weight"]),
         "attention.A_log": tensors[attention + "A_log"],
         "attention.dt_bias": tensors[attention + "dt_bias"],
         "attention.norm.rms_norm.scale": tensors[attention + "norm.weight"],
@@ -85,7 +80,8 @@ def _linear(tensors: Mapping[str, Array], prefix: str) -> Arrays:
     }
 
 
-def _others(tensors: Mapping[str, Array], prefix: str, config: Mapping[str, Any]) -> Arrays:
+def others(tensors: Mapping[str, Array], prefix: str, config: Mapping[str, Any]) -> Arrays:
+    """What every layer has beside its attention."""
     mlp = prefix + "mlp."
     return {
         "input_layernorm.scale": tensors[prefix + "input_layernorm.weight"],
@@ -106,7 +102,7 @@ def _experts(tensors: Mapping[str, Array], prefix: str, name: str, config: Mappi
     return stacked([turned(tensors[f"{prefix}experts.{expert}.{name}.weight"]) for expert in range(count)], axis=0)
 
 
-def _taps_first(convolution: Array) -> Array:
+def taps_first(convolution: Array) -> Array:
     """[channels, 1, taps] to [taps, 1, channels]."""
     channels, one, taps = convolution.shape
     out = np.empty((taps, one, channels), convolution.dtype)
