@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from converters.cli import error_prefix, sizes
+from converters.cli import error_prefix, run_flags
 from converters.cli.program import Program, main
 from converters.prepare.request import PrepareRequest
-from reporting import progress
 from reporting.diagnostics import Diagnostic, raise_all
 from reporting.report import Report
-from validators import memory, preflight, transformers_version
+from validators import preflight, transformers_version
 
 if TYPE_CHECKING:
     from converters.prepare.looking import Looked
@@ -84,20 +83,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "overwrite", False, "Replace a checkpoint that is already at the output path.", flag_values=values
     )
-    flags.DEFINE_string(
-        "memory_budget",
-        "auto",
-        "Buffers held at a time; auto is 2 GiB, or a quarter of the memory that may be had if that is less.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "progress",
-        "auto",
-        progress.MODES,
-        "How the run shows on standard error how far it is: a bar, plain lines every few seconds, or none; auto is a "
-        "bar on a terminal and plain lines elsewhere.",
-        flag_values=values,
-    )
+    run_flags.define_budget(values, _LARGEST_AUTO_BUDGET)
+    run_flags.define_progress(values)
     error_prefix.define(values)
 
 
@@ -118,7 +105,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> PrepareRequest:
         destination_uri=values.destination_uri or "",
         legacy_bundle=values.legacy_bundle,
         overwrite=values.overwrite,
-        memory_budget=_budget(values.memory_budget),
+        memory_budget=run_flags.budget(values, _LARGEST_AUTO_BUDGET),
         progress=values.progress,
     )
 
@@ -193,16 +180,7 @@ def _wrong(values: flags.FlagValues) -> list[Diagnostic]:
     elif values.legacy_bundle:
         reason = "--legacy_bundle is about the resources that --destination_uri asks for, and that was not given."
         found.append(Diagnostic("INVALID_FLAG", reason, subject="--legacy_bundle"))
-    if values.memory_budget != "auto":
-        found.extend(sizes.problem(values.memory_budget, "memory_budget"))
-    return found
-
-
-def _budget(text: str) -> int:
-    if text != "auto":
-        return sizes.parse(text, "memory_budget")
-    bound = memory.available()
-    return min(_LARGEST_AUTO_BUDGET, bound.bytes // 4) if bound else _LARGEST_AUTO_BUDGET
+    return found + run_flags.problems(values)
 
 
 PROGRAM = Program(

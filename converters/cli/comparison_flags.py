@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from converters.cli import sizes
-from reporting import progress
+from converters.cli import run_flags
 from reporting.diagnostics import Diagnostic
-from validators import memory, preflight
+from validators import preflight
 
 if TYPE_CHECKING:
     from converters.engine.pairing import Question
@@ -34,25 +33,13 @@ def define(values: flags.FlagValues) -> None:
         "--model_name.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "memory_budget",
-        "auto",
-        "Buffers held at a time; auto is 1 GiB, or a quarter of the memory that may be had if that is less.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "progress",
-        "auto",
-        progress.MODES,
-        "How the run shows on standard error how far it is: a bar, plain lines every few seconds, or none; auto is a "
-        "bar on a terminal and plain lines elsewhere.",
-        flag_values=values,
-    )
+    run_flags.define_budget(values, _LARGEST_AUTO_BUDGET)
+    run_flags.define_progress(values)
 
 
 def problems(values: flags.FlagValues, paths: Sequence[str]) -> list[Diagnostic]:
     """What is wrong with the flags or with paths given as arguments."""
-    found = [] if values.memory_budget == "auto" else sizes.problem(values.memory_budget, "memory_budget")
+    found = run_flags.problems(values)
     found += preflight.remote_path(values.hf_config_path or "", "--hf_config_path")
     for path in paths:
         remote = list(preflight.remote_path(path, "PATH"))
@@ -72,7 +59,4 @@ def question(values: flags.FlagValues) -> Question:
 
 def budget(values: flags.FlagValues) -> int:
     """Bytes of buffers."""
-    if values.memory_budget != "auto":
-        return sizes.parse(values.memory_budget, "memory_budget")
-    bound = memory.available()
-    return min(_LARGEST_AUTO_BUDGET, bound.bytes // 4) if bound else _LARGEST_AUTO_BUDGET
+    return run_flags.budget(values, _LARGEST_AUTO_BUDGET)

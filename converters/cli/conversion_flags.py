@@ -9,10 +9,9 @@ from typing import Any
 
 from absl import flags
 
-from converters.cli import sizes
-from reporting import progress
+from converters.cli import run_flags
 from reporting.diagnostics import Diagnostic, raise_all
-from validators import memory, preflight
+from validators import preflight
 
 EXACTNESS = ("invertible", "as_requested")
 RESIDUE = ("keep", "drop", "refuse")
@@ -51,12 +50,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "overwrite", False, "Replace a checkpoint that is already at the destination.", flag_values=values
     )
-    flags.DEFINE_string(
-        "memory_budget",
-        "auto",
-        "Buffers held at a time; auto is 2 GiB, or a quarter of the memory that may be had if that is less. Mapped "
-        "files are not counted: the kernel can take them back.",
-        flag_values=values,
+    run_flags.define_budget(
+        values, _LARGEST_AUTO_BUDGET, " Mapped files are not counted: the kernel can take them back."
     )
     flags.DEFINE_bool(
         "plan_only",
@@ -70,14 +65,7 @@ def define(values: flags.FlagValues) -> None:
         "With --plan_only: also write the plan to this file, as JSON (proto/plan.proto).",
         flag_values=values,
     )
-    flags.DEFINE_enum(
-        "progress",
-        "auto",
-        progress.MODES,
-        "How the run shows on standard error how far it is: a bar, plain lines every few seconds, or none; auto is a "
-        "bar on a terminal and plain lines elsewhere.",
-        flag_values=values,
-    )
+    run_flags.define_progress(values)
     _define_trainer_settings(values)
 
 
@@ -145,8 +133,7 @@ def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Dia
         RecastError: with all that is missing or remote.
     """
     found = list(more)
-    if values.memory_budget != "auto":
-        found.extend(sizes.problem(values.memory_budget, "memory_budget"))
+    found.extend(run_flags.problems(values))
     if "compression" in values and not _COMPRESSION.fullmatch(values.compression):
         reason = f"--compression={values.compression} is not none or zstd:N with N from 1 to 22."
         found.append(Diagnostic("INVALID_FLAG", reason, subject="--compression"))
@@ -179,15 +166,8 @@ def common_request(values: flags.FlagValues) -> Mapping[str, Any]:
         "model_name": values.model_name,
         "require_exact": values.require_exact,
         "overwrite": values.overwrite,
-        "memory_budget": _budget(values.memory_budget),
+        "memory_budget": run_flags.budget(values, _LARGEST_AUTO_BUDGET),
         "progress": values.progress,
         "plan_only": values.plan_only,
         "plan_file": Path(values.plan_file) if values.plan_file else None,
     }
-
-
-def _budget(text: str) -> int:
-    if text != "auto":
-        return sizes.parse(text, "memory_budget")
-    bound = memory.available()
-    return min(_LARGEST_AUTO_BUDGET, bound.bytes // 4) if bound else _LARGEST_AUTO_BUDGET
