@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.benchmarking import default_grid, measuring, synthetic
+from converters.benchmarking import default_grid, measuring, served, synthetic
 from converters.benchmarking.measuring import Measurement
 from converters.benchmarking.synthetic import Size
 from reporting.diagnostics import Diagnostic, RecastError
@@ -20,6 +20,7 @@ HF = "hf"
 STACKED = "maxtext-stacked"
 UNSTACKED = "maxtext-unstacked"
 DEFAULT_GRID = "maxtext-default-zstd"
+SERVED = "served"
 _CONFIG = "config"
 _REPORT = "report"
 
@@ -55,12 +56,14 @@ class Job:
 _FORWARD = "converters.hf_to_maxtext"
 _BACK = "converters.maxtext_to_hf"
 _WITHIN = "converters.maxtext_to_maxtext"
+_PREPARE = "converters.prepare_ckpt"
 _NAMED = f"--model_name={synthetic.MODEL_NAME}"
 
 # In this order no more than four checkpoints lie on the disk at once.
 JOBS: Mapping[str, Job] = {
     job.name: job
     for job in (
+        Job("prepare-ckpt", SERVED, _PREPARE, (f"--model={served.MODEL}",)),
         Job("hf-to-maxtext-stacked", HF, _FORWARD, (_NAMED, "--scan_layers=true")),
         Job("hf-to-maxtext-unstacked", HF, _FORWARD, (_NAMED, "--scan_layers=false")),
         Job("maxtext-to-hf-stacked", STACKED, _BACK, ("--weight_dtype=auto",)),
@@ -69,8 +72,14 @@ JOBS: Mapping[str, Job] = {
         Job("unstacked-to-stacked", UNSTACKED, _WITHIN, ("--scan_layers=true",)),
     )
 }
-SOURCE_FLAGS = {_FORWARD: "hf_model_path", _BACK: "load_parameters_path", _WITHIN: "load_parameters_path"}
-_PARENTS = {STACKED: HF, UNSTACKED: HF, DEFAULT_GRID: STACKED}
+PATH_FLAGS = {
+    _FORWARD: ("hf_model_path", "base_output_directory"),
+    _BACK: ("load_parameters_path", "base_output_directory"),
+    _WITHIN: ("load_parameters_path", "base_output_directory"),
+    _PREPARE: ("original_checkpoint_path", "output_checkpoint_path"),
+}
+"""The flags of source and destination of each binary."""
+_PARENTS = {SERVED: HF, STACKED: HF, UNSTACKED: HF, DEFAULT_GRID: STACKED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +119,7 @@ class Workshop:
             return path
         recipes: Mapping[str, Callable[[Path], object]] = {
             HF: lambda path: synthetic.make(path, self._size),
+            SERVED: lambda path: served.make(path, self.make(HF)),
             STACKED: lambda path: self._convert(JOBS["hf-to-maxtext-stacked"], path),
             UNSTACKED: lambda path: self._convert(JOBS["hf-to-maxtext-unstacked"], path),
             DEFAULT_GRID: lambda path: default_grid.rewrite(self.make(STACKED), path),
@@ -148,13 +158,22 @@ class Workshop:
 
     def _command(self, job: Job, destination: Path, budget: int) -> list[str]:
         command = [sys.executable, "-m", job.module, *job.arguments]
-        command.append(f"--{SOURCE_FLAGS[job.module]}={self.path(job.source)}")
-        command.append(f"--base_output_directory={destination}")
+        source, output = PATH_FLAGS[job.module]
+        command.append(f"--{source}={self.path(job.source)}")
+        command.append(f"--{output}={destination}")
         command.append(f"--memory_budget={budget}")
         command.append(f"--report_directory={self.path(_REPORT)}")
+        if job.source == SERVED:
+            command.append(f"--server={self._catalogue()}")
         if job.source == DEFAULT_GRID:
             command.append(f"--hf_config_path={self._config()}")
         return command
+
+    def _catalogue(self) -> Path:
+        """A catalogue that serves the model."""
+        file = self.path("catalogue.textproto")
+        file.write_text(served.catalogue(synthetic.config(self._size)), "utf-8")
+        return file
 
     def _config(self) -> Path:
         """A directory with the model's config.json alone: MaxText keeps none beside its checkpoints."""

@@ -66,6 +66,23 @@ def load(folder: Path) -> serving_catalog_pb2.ServingCatalog:
     return text.sealed(found)
 
 
+def of(
+    manifests: Iterable[published.Manifest], entries: Iterable[model_manifest_pb2.ModelManifest] = ()
+) -> serving_catalog_pb2.ServingCatalog:
+    """A catalogue of other models with the embedded rules.
+
+    Args:
+        manifests: the models.
+        entries: what a platform adds to them, as in `models.textproto`.
+    """
+    found = serving_catalog_pb2.ServingCatalog()
+    found.CopyFrom(embedded())
+    del found.model[:]
+    listed = list(entries)
+    found.model.extend(_model(manifest, listed, found.rule) for manifest in manifests)
+    return text.sealed(found)
+
+
 def find(catalog: serving_catalog_pb2.ServingCatalog, name: str) -> model_manifest_pb2.ModelManifest | None:
     """The model of a name, an alias or a hub id, whatever its case; names go before the others."""
     wanted = name.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mappings.language import loader
 from mappings.language.errors import MappingErrors
 from mappings.language.family import bind_family
 from mappings.serving import catalog as serving
+from mappings.serving import text
 from recast_proto import compatibility_pb2, model_manifest_pb2
 
 CATALOG = serving.embedded()
@@ -157,3 +159,13 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> No
     folder = _folder(tmp_path, "", 'rule {\n  id: "a"\n  moon: 1\n}')
     with pytest.raises(MappingErrors, match=r"serving/some\.textproto:3"):
         serving.load(folder)
+
+
+def test_a_catalogue_of_other_models_has_the_embedded_rules_and_what_its_entries_add() -> None:
+    published_one = next(manifest for manifest in published.manifests() if manifest.name == "llama3.1-8b")
+    other = dataclasses.replace(published_one, name="own-8b", aliases=())
+    made = serving.of([other], [model_manifest_pb2.ModelManifest(import_checkpoint=True)])
+    assert [(model.name, model.import_checkpoint) for model in made.model] == [("own-8b", True)]
+    assert list(made.rule) == list(CATALOG.rule)
+    assert made.digest != CATALOG.digest
+    assert text.parse(text.dump(made)) == made

@@ -60,7 +60,9 @@ def test_the_json_holds_what_a_comparison_needs(everything: tuple[Outcome, dict[
         assert copy["wall_seconds"] == result["copy_seconds"] > copy["copy_seconds"] > 0
         assert run["peak_bytes"] == result["peak_bytes"] > 10 << 20
         assert run["code"] == 0
-        assert {"open_source", "plan", "convert", "verify", "commit"} <= set(run["steps"])
+        prepares = result["job"].startswith("prepare-ckpt")
+        steps = {"legalizer", "verify"} if prepares else {"open_source", "plan", "convert", "verify", "commit"}
+        assert steps <= set(run["steps"])
 
 
 def test_bytes_are_those_of_the_model(everything: tuple[Outcome, dict[str, Any], Path]) -> None:
@@ -128,7 +130,7 @@ def test_a_process_that_ends_without_a_report_is_a_failure(tmp_path: Path) -> No
     sys.path.insert(0, str(tmp_path))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(jobs.SOURCE_FLAGS, "broken", "hf_model_path")
+            patch.setitem(jobs.PATH_FLAGS, "broken", ("hf_model_path", "base_output_directory"))
             with pytest.raises(RecastError, match="broken ended with exit code 1 and without a report: gone"):
                 workshop.run(job, tmp_path / "output", _BUDGET)
     finally:
