@@ -1,25 +1,24 @@
-"""One command for all binaries, `recast SUBCOMMAND ...`: the entrypoint of the launcher and of the images."""
+"""One command for all binaries, `recast SUBCOMMAND ...`, of the launcher and of the images."""
 
 from __future__ import annotations
 
 import difflib
 import gc
 import importlib
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from container import ownership
 from reporting import console
 from reporting.diagnostics import Diagnostic
 from reporting.report import Report
 
 # Module and summary by subcommand; a module is imported only when its subcommand runs.
 SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
-    "hf-to-maxtext": ("converters.hf_to_maxtext", "Hugging Face safetensors to a MaxText (Orbax) checkpoint"),
-    "maxtext-to-hf": ("converters.maxtext_to_hf", "a MaxText (Orbax) checkpoint to Hugging Face safetensors"),
+    "hf-to-maxtext": ("converters.hf_to_maxtext", "a Hugging Face checkpoint to a MaxText (Orbax) one"),
+    "maxtext-to-hf": ("converters.maxtext_to_hf", "a MaxText (Orbax) checkpoint to a Hugging Face one (safetensors)"),
     "maxtext-to-maxtext": ("converters.maxtext_to_maxtext", "restacks a MaxText checkpoint, with its training state"),
     "convert": ("converters.convert_checkpoint", "a checkpoint of any format to the format that --to names"),
     "validate-speculative-decoding": (
@@ -42,18 +41,25 @@ SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
     "benchmark": ("converters.benchmark", "times conversions of a synthetic model beside a copy of its files"),
 }
 
+LAUNCHER = Path(__file__).resolve().parents[1] / "recast"
+"""What only a checkout has; it knows one subcommand more, `test`."""
+
 # Layouts, moves and plans of a large model are millions of objects that never form a cycle: searches for cycles after
 # every 700 new ones, and through the older ones after every 10 searches, would take a third of a plan's time.
 _OBJECTS_BETWEEN_SEARCHES, _SEARCHES_BETWEEN_DEEPER_ONES = 20_000, 50
-FLAGS_GO_TO = "RECAST_FLAGS_GO_TO"
-"""The environment variable by which an image names the subcommand that flags without one are for."""
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a subcommand; exits with its code."""
+def main(argv: Sequence[str] | None = None, *, own_process: bool | None = None) -> NoReturn:
+    """Runs a subcommand; exits with its code.
+
+    Args:
+        argv: what was given, the program's name first; by default sys.argv.
+        own_process: whether this process is there for this run alone; by default, if `argv` is sys.argv.
+    """
     given = list(sys.argv if argv is None else argv)
-    if argv is None:
-        given[1:1] = _implied(given[1:])
+    alone = argv is None if own_process is None else own_process
+    if given[1:2] == ["help"] and len(given) > 2:
+        given[1:] = [given[2], "--help"]
     if len(given) < 2 or given[1] in ("--help", "-h", "-help", "help"):
         console.show(_usage())
         sys.exit(0)
@@ -64,34 +70,34 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     entry = SUBCOMMANDS.get(given[1])
     if entry is None:
-        sys.exit(_unknown(given[1:]))
-    if argv is None:
+        near = difflib.get_close_matches(given[1], list(SUBCOMMANDS), n=1)
+        sys.exit(unknown(given[1], f" Did you mean {near[0]}?" if near else ""))
+    if alone:
         gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, _SEARCHES_BETWEEN_DEEPER_ONES)
-        ownership.drop(given[1:])
     module = importlib.import_module(entry[0])
     from converters.cli import program
 
-    program.main(module.PROGRAM, given[1:], own_process=argv is None)
+    program.main(module.PROGRAM, given[1:], own_process=alone)
 
 
-def _implied(arguments: Sequence[str]) -> list[str]:
-    """The subcommand that goes before the arguments, if they begin with a flag in an image made for flags alone."""
-    subcommand = os.environ.get(FLAGS_GO_TO)
-    if not subcommand or not arguments or not arguments[0].startswith("-") or arguments[0] in ("--help", "--version"):
-        return []
-    return [subcommand]
+def unknown(subcommand: str, more: str) -> int:
+    """Reports that there is no such subcommand.
 
+    Args:
+        subcommand: its name.
+        more: what else there is to say, after a blank.
 
-def _unknown(arguments: Sequence[str]) -> int:
-    from converters.cli import program
+    Returns:
+        The exit code.
+    """
+    from absl import flags
 
-    near = difflib.get_close_matches(arguments[0], list(SUBCOMMANDS), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    report = Report(shlex.join(arguments[:1]))
-    report.add_failure(
-        "parse_args",
-        Diagnostic("UNKNOWN_SUBCOMMAND", f"There is no subcommand {arguments[0]}.{hint}", subject=arguments[0]),
-    )
+    from converters.cli import command_line, program
+
+    (subcommand,) = command_line.masked([subcommand], flags.FlagValues())
+    report = Report(shlex.quote(subcommand))
+    reason = f"There is no subcommand {subcommand}.{more}"
+    report.add_failure("parse_args", Diagnostic("UNKNOWN_SUBCOMMAND", reason, subject=subcommand))
     return program.conclude(report)
 
 
@@ -102,8 +108,9 @@ def _usage() -> str:
     lines.extend(
         [
             f"  {'version':<{width}}  prints version, revision and a digest of the mappings",
+            *([f"  {'test':<{width}}  runs the checks and tests of the checkout"] if LAUNCHER.is_file() else []),
             "",
-            "recast SUBCOMMAND --help explains its flags.",
+            "recast SUBCOMMAND --help, or recast help SUBCOMMAND, explains its flags.",
         ]
     )
     return "\n".join(lines) + "\n"

@@ -87,3 +87,30 @@ python_layer = rule(
     },
     doc = "One layer of what a Python program needs.",
 )
+
+def _file_layer_impl(ctx):
+    tar = ctx.actions.declare_file(ctx.label.name + ".tar.gz")
+    args = ctx.actions.args()
+    args.use_param_file("@%s", use_always = True)
+    args.set_param_file_format("multiline")
+    args.add(tar)
+    args.add(ctx.file.src, format = ctx.attr.path + "\t%s")
+    ctx.actions.run(
+        executable = ctx.executable._layer,
+        arguments = [args],
+        env = {"PYTHONHASHSEED": "0"},
+        inputs = [ctx.file.src],
+        mnemonic = "FileLayer",
+        outputs = [tar],
+    )
+    return DefaultInfo(files = depset([tar]))
+
+file_layer = rule(
+    implementation = _file_layer_impl,
+    attrs = {
+        "path": attr.string(mandatory = True, doc = "Of the file, in the image."),
+        "src": attr.label(mandatory = True, allow_single_file = True),
+        "_layer": attr.label(default = ":layer_program", executable = True, cfg = "exec"),
+    },
+    doc = "One layer of a single file.",
+)

@@ -1,10 +1,12 @@
 """Writes images as OCI layouts, for builds without the published rules_oci.
 
     oci_layout.py image --output=FOLDER --digest=FILE [--base=LAYOUT] [--layer=TAR]... [--KEY=VALUE]...
+    oci_layout.py index --output=FOLDER --digest=FILE LAYOUT...
     oci_layout.py tarball LAYOUT TAGS OUTPUT
 
 The same inputs give the same bytes: JSON is sorted, and all times are 1970 unless --created says otherwise. `image`
-takes lists and maps as files with a line for each item. `tarball` writes what `docker load` and `podman load` read.
+takes lists and maps as files with a line for each item. `index` makes one image of several for different platforms.
+`tarball` writes what `docker load` and `podman load` read.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ Json = dict[str, Any]
 
 
 class Layout:
-    """A folder in the form of the OCI image layout, with one image."""
+    """A folder in the form of the OCI image layout, with one image, or one index of images."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,7 +47,7 @@ class Layout:
         return self.root / "blobs" / digest.replace(":", "/")
 
     def manifest(self) -> Json:
-        """The image's manifest."""
+        """The manifest of the image, or the index."""
         index = json.loads((self.root / "index.json").read_bytes())
         return self.read(index["manifests"][0])
 
@@ -169,9 +171,36 @@ def image(options: argparse.Namespace) -> None:
         manifest["annotations"] = manifest.get("annotations", {}) | _pairs(options.annotations)
     manifest["config"] = out.put_json(config, CONFIG)
     descriptor = out.put_json(manifest, MANIFEST)
-    descriptor["platform"] = {key: config[key] for key in ("architecture", "os", "variant") if key in config}
+    descriptor["platform"] = _platform(config)
     out.finish(descriptor)
     Path(options.digest).write_text(f"{descriptor['digest']}\n")
+
+
+def index(layouts: Sequence[Layout], out: Layout) -> str:
+    """Writes an index of images, which clients choose from by their platform.
+
+    Args:
+        layouts: an image for each platform.
+        out: a new layout.
+
+    Returns:
+        The digest of the index.
+    """
+    described = []
+    for layout in layouts:
+        for blob in (path for path in layout.root.glob("blobs/*/*") if path.is_file()):
+            copy = out.root / blob.relative_to(layout.root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(blob, copy)
+        (entry,) = json.loads((layout.root / "index.json").read_bytes())["manifests"]
+        described.append(entry | {"platform": _platform(layout.read(layout.manifest()["config"]))})
+    descriptor = out.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": described}, INDEX)
+    out.finish(descriptor)
+    return str(descriptor["digest"])
+
+
+def _platform(config: Json) -> Json:
+    return {key: config[key] for key in ("architecture", "os", "variant") if key in config}
 
 
 def tarball(layout: Layout, tags: Sequence[str], output: Path) -> None:
@@ -196,12 +225,19 @@ def tarball(layout: Layout, tags: Sequence[str], output: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes an image or its tarball."""
+    """Writes an image, an index or a tarball."""
     command, *rest = arguments
     if command == "tarball":
         tarball(Layout(Path(rest[0])), _lines(rest[1]), Path(rest[2]))
         return
     parser = argparse.ArgumentParser()
+    if command == "index":
+        for key in ("output", "digest"):
+            parser.add_argument(f"--{key}", type=Path, required=True)
+        parser.add_argument("layouts", type=lambda text: Layout(Path(text)), nargs="+")
+        options = parser.parse_args(rest)
+        options.digest.write_text(f"{index(options.layouts, Layout(options.output))}\n")
+        return
     parser.add_argument("--layer", action="append", default=[])
     for key in (*FILES, *STRINGS):
         parser.add_argument(f"--{key}")

@@ -77,6 +77,31 @@ def test_the_same_inputs_give_the_same_manifest(tmp_path: Path, tars: list[Path]
     assert platform == {"architecture": "arm64", "os": "linux", "variant": "v8"}
 
 
+def test_an_index_holds_an_image_for_each_platform(tmp_path: Path, tars: list[Path]) -> None:
+    images = [
+        write(tmp_path / "amd64", "--os=linux", "--architecture=amd64", f"--layer={tars[0]}"),
+        write(
+            tmp_path / "arm64", "--os=linux", "--architecture=arm64", "--variant=v8", *(f"--layer={t}" for t in tars)
+        ),
+    ]
+    folder, digest = tmp_path / "index", tmp_path / "index.sha256"
+    oci_layout.main(["index", f"--output={folder}", f"--digest={digest}", *(str(image.root) for image in images)])
+    (top,) = json.loads((folder / "index.json").read_bytes())["manifests"]
+    assert top["mediaType"] == oci_layout.INDEX
+    assert top["digest"] == digest.read_text().strip()
+    made = Layout(folder)
+    assert f"sha256:{hashlib.sha256(made.blob(top['digest']).read_bytes()).hexdigest()}" == top["digest"]
+    entries = made.read(top)["manifests"]
+    assert [entry["platform"] for entry in entries] == [
+        {"architecture": "amd64", "os": "linux"},
+        {"architecture": "arm64", "os": "linux", "variant": "v8"},
+    ]
+    for entry, image in zip(entries, images, strict=True):
+        assert made.read(entry) == image.manifest()
+        for part in (image.manifest()["config"], *image.manifest()["layers"]):
+            assert made.blob(part["digest"]).read_bytes() == image.blob(part["digest"]).read_bytes()
+
+
 def test_a_tarball_names_its_parts(tmp_path: Path, tars: list[Path]) -> None:
     layout = write(tmp_path / "image", "--os=linux", "--architecture=amd64", *(f"--layer={tar}" for tar in tars))
     lines(tmp_path, "tags", "localhost/a:1")

@@ -18,9 +18,6 @@ OUTPUT_FLAGS = (
 )
 """Flags that name where a subcommand writes, the most telling first."""
 
-ENABLED = "RECAST_DROP_PRIVILEGES"
-"""The images set this environment variable; a checkout does not, where root means root."""
-
 
 def outputs(arguments: Sequence[str]) -> list[str]:
     """The directories that a command line writes to, as far as its words show them.
@@ -57,11 +54,12 @@ def owner(directories: Iterable[str]) -> tuple[int, int] | None:
 
 
 def drop(arguments: Sequence[str]) -> None:
-    """Becomes the owner of the place that a command line writes to, if this is root in an image and the owner is not.
+    """Becomes the owner of the place that a command line writes to, if this is root and the owner is not.
 
-    Where the container has no right to change users it stays root, and says so.
+    For images alone: elsewhere root means root. Where the container has no right to change users it stays root, and
+    says so.
     """
-    if os.environ.get(ENABLED) != "1" or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return
     found = owner(outputs(arguments))
     if found is None or found[0] == 0:

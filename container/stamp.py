@@ -2,7 +2,7 @@
 
 Each line may hold {NAME}; STATUS has lines `STABLE_NAME value`, as Bazel writes them. Without a release STATUS is "-",
 and what is not known is "unknown", or of times the beginning of 1970, so that builds of the same files have the same
-bytes.
+bytes. The last line has no end: the rules of images take a file with a time as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the lines."""
     status, output, *lines = arguments
     known = {} if status == "-" else values(Path(status).read_text("utf-8"))
-    Path(output).write_text("".join(f"{filled(line, known)}\n" for line in lines), "utf-8")
+    Path(output).write_text("\n".join(filled(line, known) for line in lines), "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def test_a_release_fills_in_what_it_knows(tmp_path: Path) -> None:
         stamp.main([status, str(tmp_path / output), *lines])
     assert (
         tmp_path / "stamped"
-    ).read_text() == "1970-01-01T00:00:00Z\na.revision=0123abc\na.source=unknown\nplain\nuser=unknown\n"
+    ).read_text() == "1970-01-01T00:00:00Z\na.revision=0123abc\na.source=unknown\nplain\nuser=unknown"
     assert (
         tmp_path / "unstamped"
-    ).read_text() == "1970-01-01T00:00:00Z\na.revision=unknown\na.source=unknown\nplain\nuser=unknown\n"
+    ).read_text() == "1970-01-01T00:00:00Z\na.revision=unknown\na.source=unknown\nplain\nuser=unknown"

@@ -49,7 +49,13 @@ def define(values: flags.FlagValues) -> None:
         "Directory in which the work space is made: about four times the model. Default: the system's temporary one.",
         flag_values=values,
     )
-    flags.DEFINE_bool("keep", False, "Keep the work space with the checkpoints that were made.", flag_values=values)
+    flags.DEFINE_bool(
+        "keep",
+        False,
+        "Keep the work space: the checkpoints that the conversions started from, and of each the last output. It then "
+        "takes about twelve times the model.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "scale",
         1.0,
@@ -114,7 +120,7 @@ def execute(request: Request, report: Report) -> str:
     try:
         machine = results.machine(work)
         jobs = [JOBS[name] for name in request.jobs]
-        outcome = running.run(jobs, request.budgets, request.repeats, Workshop(work, size), report)
+        outcome = running.run(jobs, request.budgets, request.repeats, Workshop(work, size), report, keep=request.keep)
     finally:
         if not request.keep:
             copying.remove(work)

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from converters import hf_to_maxtext, maxtext_to_hf, maxtext_to_maxtext
-from converters.cli import arguments, usage
+from converters.cli import arguments, conversion_flags, usage
 from converters.cli.program import Program, main
 from converters.engine.request import AUTO, ConversionRequest
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
@@ -208,6 +208,7 @@ PROGRAM = Program(
     execute=execute,
     positional=("source", "destination"),
     supervised=True,
+    remarks=conversion_flags.remarks,
 )
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def prepare(values: flags.FlagValues, positional: Sequence[str]) -> Request:
 
 def execute(request: Request, report: Report) -> str:
     """Compares; all that differs is in the report."""
-    from converters.engine import difference, pairing, processors
+    from converters.engine import comparison_plan, difference, pairing, processors
 
     report.source, report.destination = str(request.first), str(request.second)
     threads = processors.workers()
@@ -86,6 +86,7 @@ def execute(request: Request, report: Report) -> str:
                 budget=request.budget,
             )
             step.lines.append("by the family's mapping" if comparison.mapped else "by name")
+            step.lines.extend(comparison_plan.lines(comparison.plan))
         with report.step("compare") as step:
             size, differing = difference.compare(comparison, request.budget, request.progress)
             compared = f"{len(comparison.plan.arrays)} tensors, {sizes.show(size)}"

@@ -10,6 +10,7 @@ from absl import flags
 
 from converters.cli.program import Program, main
 from converters.engine import binding
+from mappings import catalog
 from mappings.language import explain as explain_lib
 from mappings.language import loader
 from mappings.language.errors import MappingErrors
@@ -47,7 +48,7 @@ def prepare(values: flags.FlagValues, positional: Sequence[str]) -> Question:
     family, source, target = positional
     known = loader.families()
     if family not in known:
-        reason = f"There is no family {family}; known: {', '.join(known)}."
+        reason = f"There is no family {family}{_named(family)}; known: {', '.join(known)}."
         raise RecastError.of("INVALID_FLAG", reason, subject="FAMILY")
     formats = loader.formats_of(family)
     raise_all(
@@ -83,6 +84,15 @@ def execute(question: Question, report: Report) -> str:
             raise RecastError([binding.diagnostic_of(issue) for issue in errors.issues]) from errors
     head = ["tensor", question.source, question.target, "values", "class", "rules"]
     return tables.render(head, [_cells(row) for row in rows])
+
+
+def _named(name: str) -> str:
+    """What a name is that is no family's: of a layout or of a published model."""
+    layout = catalog.layout_names().get(name)
+    if layout:
+        return f": {name} is a layout name of the {'family' if len(layout) == 1 else 'families'} {' and '.join(layout)}"
+    published = catalog.find(name)
+    return f": {name} is a published model of the family {published.family}" if published else ""
 
 
 def _cells(row: Row) -> list[str]:

@@ -1,4 +1,4 @@
-"""hf-to-maxtext: Hugging Face safetensors to a MaxText checkpoint that Orbax and MaxText load."""
+"""hf-to-maxtext: a Hugging Face checkpoint to a MaxText checkpoint that Orbax and MaxText load."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "hf_model_path",
         None,
-        "Directory with config.json and the safetensors files. Default: the checkpoint of --model_name, or the one of "
-        "this hub id, in the local cache of the Hugging Face Hub.",
+        "Directory with config.json and the weights (safetensors files, or pytorch_model.bin), or the hub id of a "
+        "checkpoint in the local cache of the Hugging Face Hub. Default: that of --model_name in this cache.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -36,8 +36,8 @@ def define(values: flags.FlagValues) -> None:
         "exactness",
         "invertible",
         conversion_flags.EXACTNESS,
-        "invertible: what a folded constant would round in --save_dtype is stored in float32, so that the way back "
-        "returns every bit. as_requested: dtype for dtype and bit for bit what MaxText's own tool writes.",
+        "invertible: arrays that a constant changes and --save_dtype would round are stored in float32, so that the "
+        "way back returns every bit. as_requested: dtype for dtype and bit for bit what MaxText's own tool writes.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -100,6 +100,9 @@ PROGRAM = Program(
     prepare=prepare,
     execute=execute,
     supervised=True,
+    instead=conversion_flags.TAKES_PATHS,
+    passed_over=conversion_flags.passed_over,
+    remarks=conversion_flags.remarks,
 )
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ def _shape(shape: Sequence[int]) -> str:
 
 PROGRAM = Program(
     name="inspect",
-    summary="Lists the arrays of a checkpoint (a safetensors directory or a MaxText checkpoint) with dtype, shape, "
-    "size and place, and how they are stored: step, chunks, codec, database, training state; from headers alone. Every "
-    "fault of the headers is one error.",
+    summary="Lists the arrays of a checkpoint (a Hugging Face directory with safetensors files or pytorch_model.bin, a "
+    "single safetensors file, or a MaxText checkpoint) with dtype, shape, size and place, and how they are stored: "
+    "step, chunks, codec, database, training state; from headers alone. Every fault of the headers is one error.",
     define=define,
     prepare=prepare,
     execute=execute,

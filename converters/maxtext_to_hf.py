@@ -10,6 +10,7 @@ from absl import flags
 from converters.cli import conversion_flags, sizes
 from converters.cli.program import Program, main
 from converters.engine.request import ConversionRequest
+from reporting.diagnostics import Diagnostic
 from reporting.report import Report
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -62,13 +63,24 @@ def define(values: flags.FlagValues) -> None:
         "published config of --model_name.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "override_model_architecture",
+        False,
+        "MaxText's setting, accepted so that its command lines work; true is refused: sizes that differ from the "
+        "published ones are given by --hf_config_path.",
+        flag_values=values,
+    )
 
 
 def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
     """What the flags ask for."""
     required = {"load_parameters_path": "INVALID_FLAG", "base_output_directory": "INVALID_FLAG"}
-    size = sizes.problem(values.max_shard_size, "max_shard_size")
-    conversion_flags.require(values, required, size)
+    found = sizes.problem(values.max_shard_size, "max_shard_size")
+    if values.override_model_architecture:
+        reason = "--override_model_architecture is not done: no config.json is made up here."
+        suggestion = "Give the config.json of the model as --hf_config_path."
+        found.append(Diagnostic("INVALID_FLAG", reason, suggestion, "--override_model_architecture"))
+    conversion_flags.require(values, required, found)
     options = {"version": values.maxtext_layout, **conversion_flags.multimodal_options(values)}
     if values.scan_layers is not None:
         options["scan"] = "true" if values.scan_layers else "false"
@@ -103,6 +115,9 @@ PROGRAM = Program(
     prepare=prepare,
     execute=execute,
     supervised=True,
+    instead=conversion_flags.TAKES_PATHS,
+    passed_over=conversion_flags.passed_over,
+    remarks=conversion_flags.remarks,
 )
 
 if __name__ == "__main__":

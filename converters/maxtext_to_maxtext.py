@@ -62,6 +62,7 @@ def define(values: flags.FlagValues) -> None:
         "newest, and its number; with --init_train_state 0. What lies in the checkpoint (the `step` leaf, the "
         "optimizer's counts) is never changed by it.",
         lower_bound=0,
+        upper_bound=2**63 - 1,
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -130,7 +131,7 @@ def _with_step(path: Path, step: int | None) -> Path:
     """
     if step is None or not path.is_dir() or (path / "_METADATA").exists():
         return path
-    steps = sorted((entry.name for entry in path.iterdir() if entry.name.isdigit()), key=int)
+    steps = sorted((entry.name for entry in path.iterdir() if entry.name.isdecimal()), key=int)
     if not steps or str(step) in steps:
         return path / str(step) if steps else path
     if len(steps) == 1:
@@ -151,6 +152,9 @@ PROGRAM = Program(
     prepare=prepare,
     execute=execute,
     supervised=True,
+    instead=conversion_flags.TAKES_PATHS,
+    passed_over=conversion_flags.passed_over,
+    remarks=conversion_flags.remarks,
 )
 
 if __name__ == "__main__":

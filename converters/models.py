@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from converters.cli import error_prefix
+from converters.cli import error_prefix, serving_flags
 from converters.cli.program import Program, main
 from reporting import tables
 from reporting.report import Report
@@ -33,20 +33,7 @@ class Request:
 
 def define(values: flags.FlagValues) -> None:
     """Adds the binary's flags."""
-    flags.DEFINE_string(
-        "server",
-        "embedded",
-        "Whose catalogue is shown: embedded (that of this program), a local path, or a server's base URL, of which a "
-        "cache is read.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "cache_location",
-        "",
-        "Directory that download-serving-cache filled. Without it the embedded catalogue or the local path is read "
-        "itself.",
-        flag_values=values,
-    )
+    serving_flags.define(values)
     flags.DEFINE_bool("json", False, "Print JSON.", flag_values=values)
     error_prefix.define(values)
 
@@ -60,8 +47,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> Request:
     from converters.serving import servers
 
     servers.parse(values.server)
-    location = Path(values.cache_location) if values.cache_location else None
-    return Request(values.server, location, bool(values.json))
+    return Request(values.server, serving_flags.cache_location(values), bool(values.json))
 
 
 def execute(request: Request, report: Report) -> str:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
-from converters.cli import error_prefix, run_flags
+from converters.cli import error_prefix, run_flags, serving_flags
 from converters.cli.program import Program, main
 from converters.prepare.request import PrepareRequest
 from reporting.diagnostics import Diagnostic, raise_all
 from reporting.report import Report
-from validators import preflight, transformers_version
+from validators import transformers_version
 
 if TYPE_CHECKING:
     from converters.prepare.looking import Looked
     from recast_proto import model_manifest_pb2, serving_catalog_pb2
 
 _LARGEST_AUTO_BUDGET = 2 << 30
-_PATHS = ("original_checkpoint_path", "output_checkpoint_path")
+_LONGEST_SHOWN = 60
+_ABOUT_OUTPUT = ("destination_uri", "legacy_bundle", "overwrite")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -51,20 +53,7 @@ def define(values: flags.FlagValues) -> None:
         f"Compare no versions of transformers, and prepare for the platform's own ({transformers_version.BACKEND}).",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "server",
-        "embedded",
-        "Where the platform's models and rules come from: embedded, a local path, or the base URL of a platform whose "
-        "metadata `recast download-serving-cache` has kept.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "cache_location",
-        None,
-        "Directory of the kept metadata; a relative one is looked for under the working directory, then beside the "
-        "checkpoints.",
-        flag_values=values,
-    )
+    serving_flags.define(values)
     flags.DEFINE_bool("dry_run", False, "Validate only; write nothing.", flag_values=values)
     flags.DEFINE_bool("explain", False, "Say of each rule why it holds.", flag_values=values)
     flags.DEFINE_string(
@@ -91,7 +80,7 @@ def define(values: flags.FlagValues) -> None:
 def prepare(values: flags.FlagValues, _: Sequence[str]) -> PrepareRequest:
     """What the flags ask for."""
     raise_all([*_missing(values), *_wrong(values)])
-    output, cache = values.output_checkpoint_path, values.cache_location
+    output = values.output_checkpoint_path
     return PrepareRequest(
         model=values.model,
         source=Path(values.original_checkpoint_path),
@@ -99,7 +88,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> PrepareRequest:
         transformers_version=values.transformers_version or "",
         ignore_transformers_version=values.ignore_transformers_version,
         server=values.server,
-        cache_location=Path(cache) if cache else None,
+        cache_location=serving_flags.cache_location(values),
         dry_run=values.dry_run,
         explain=values.explain,
         destination_uri=values.destination_uri or "",
@@ -136,7 +125,7 @@ def _resources(request: PrepareRequest, base: model_manifest_pb2.ModelManifest, 
 
     if not request.destination_uri or request.destination is None or looked.config is None:
         return {}
-    name = request.destination.resolve().name
+    name = os.path.basename(os.path.realpath(request.destination))
     deployed = deployment.Deployed(request.destination_uri, name, base, looked.config, looked.tokenizer)
     return deployment.files(deployed, legacy_bundle=request.legacy_bundle)
 
@@ -168,19 +157,31 @@ def _missing(values: flags.FlagValues) -> list[Diagnostic]:
 
 
 def _wrong(values: flags.FlagValues) -> list[Diagnostic]:
-    found = [problem for name in _PATHS for problem in preflight.remote_path(values[name].value or "", f"--{name}")]
+    found = []
     version = values.transformers_version
     if version and transformers_version.parsed(version) is None:
-        reason = f"--transformers_version is {version!r}, which is no version by PEP 440, such as 4.45.1."
+        shown = repr(version if len(version) <= _LONGEST_SHOWN else f"{version[:_LONGEST_SHOWN]}...")
+        reason = f"--transformers_version is {shown}, which is no version by PEP 440, such as 4.45.1."
         found.append(Diagnostic("INVALID_FLAG", reason, subject="--transformers_version"))
     if values.destination_uri:
         from converters.prepare import deployment
 
         found.extend(deployment.check_uri(values.destination_uri))
-    elif values.legacy_bundle:
+    elif values.legacy_bundle and not _without_output(values):
         reason = "--legacy_bundle is about the resources that --destination_uri asks for, and that was not given."
         found.append(Diagnostic("INVALID_FLAG", reason, subject="--legacy_bundle"))
+    if _without_output(values):
+        reason = "is about the output, and --dry_run without --output_checkpoint_path makes none."
+        found += [
+            Diagnostic("INVALID_FLAG", f"--{name} {reason}", subject=f"--{name}")
+            for name in _ABOUT_OUTPUT
+            if values[name].value
+        ]
     return found + run_flags.problems(values)
+
+
+def _without_output(values: flags.FlagValues) -> bool:
+    return bool(values.dry_run and not values.output_checkpoint_path)
 
 
 PROGRAM = Program(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from absl import flags
 
-from converters.cli import error_prefix
+from converters.cli import error_prefix, serving_flags
 from converters.cli.program import Program, main
 from recast_proto import model_manifest_pb2, serving_catalog_pb2
 from reporting import tables
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from reporting.report import Comparison, Report, StepFailed, StepRecord
-from validators import preflight
 from validators.speculative import pair, reading
 from validators.speculative.deployments import Models
 from validators.speculative.rows import Outcome, Row, diagnostics
@@ -54,7 +53,7 @@ def define(values: flags.FlagValues) -> None:
         flags.DEFINE_string(
             f"{side}_checkpoint_path",
             "",
-            f"Directory of the checkpoint {does}: config.json, safetensors files, tokenizer. Required.",
+            f"Directory of the checkpoint {does}: config.json, safetensors or .bin files, tokenizer. Required.",
             flag_values=values,
         )
         flags.DEFINE_string(
@@ -64,19 +63,7 @@ def define(values: flags.FlagValues) -> None:
             "it, and its sequence lengths and batch sizes are compared.",
             flag_values=values,
         )
-    flags.DEFINE_string(
-        "server",
-        "embedded",
-        "Source of serving metadata: embedded, a local path, or the base URL of the platform.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "cache_location",
-        None,
-        "Directory that download-serving-cache filled. A relative one is looked for under the working directory, then "
-        "beside the checkpoints.",
-        flag_values=values,
-    )
+    serving_flags.define(values)
     flags.DEFINE_integer(
         "num_speculative_tokens",
         None,
@@ -91,11 +78,8 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> PairRequest:
     found: list[Diagnostic] = []
     for side in _SIDES:
         flag = f"{side}_checkpoint_path"
-        path = str(values[flag].value)
-        if not path:
+        if not values[flag].value:
             found.append(Diagnostic("INVALID_FLAG", f"--{flag} was not given.", subject=f"--{flag}"))
-        else:
-            found.extend(preflight.remote_path(path, f"--{flag}"))
     raise_all(found)
     return PairRequest(
         target=Path(values.target_checkpoint_path),
@@ -103,7 +87,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> PairRequest:
         target_model=values.target_model,
         draft_model=values.draft_model,
         server=values.server,
-        cache_location=Path(values.cache_location) if values.cache_location else None,
+        cache_location=serving_flags.cache_location(values),
         speculated=values.num_speculative_tokens,
     )
 
@@ -193,7 +177,7 @@ def _read(
     """One side, and everything that is wrong with it by itself."""
     from converters.prepare.looking import looked_at
     from validators.compatibility.evaluation import evaluate
-    from validators.speculative.legalised import before_legalising
+    from validators.compatibility.legalised import before_legalising
 
     with looked_at(folder) as looked:
         found = [*looked.file_faults, *looked.no_weights, *looked.tokenizer_faults]
@@ -209,9 +193,19 @@ def _read(
             facts = before_legalising(looked.facts, model)
             findings = evaluate(catalog, model, facts, steps=("validate_compatibility",))
             found += [diagnostic for finding in findings for diagnostic in finding.diagnostics]
-    named = {_field(d) for d in found}
-    found += [d for d in pair.check_side(side, kind) if _field(d) not in named]
+    named = {d.field for d in found}
+    without_row = _without_row(catalog, side, model)
+    found += [d for d in pair.check_side(side, kind, without_row) if d.field not in named]
     return side, found
+
+
+def _without_row(
+    catalog: serving_catalog_pb2.ServingCatalog, side: Side, model: model_manifest_pb2.ModelManifest | None
+) -> set[str]:
+    """Tokens that the model is published with and has no row for; without a name, the models of the side's size."""
+    size = side.vocabulary_size
+    alike = (one for one in catalog.model if (one.family, one.tokenizer.vocabulary_size) == (side.family, size))
+    return {token for one in ([model] if model else alike) for token in one.tokenizer.token_without_row}
 
 
 def _described(side: Side, kind: Kind, shown: str) -> Iterator[str]:
@@ -221,11 +215,6 @@ def _described(side: Side, kind: Kind, shown: str) -> Iterator[str]:
         yield f"family {side.family}"
     if side.parameters is not None:
         yield f"{side.parameters} parameters in {len(side.tensors or {})} tensors"
-
-
-def _field(found: Diagnostic) -> str:
-    """The field that a diagnostic is about, without the objects that it lies in."""
-    return found.subject.rpartition(".")[2] or found.reason
 
 
 def _without_config(folder: Path) -> Diagnostic:

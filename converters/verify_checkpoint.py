@@ -14,7 +14,6 @@ from converters.cli import comparison_flags
 from converters.cli.program import Program, main
 from reporting.diagnostics import Diagnostic, raise_all
 from reporting.report import Report
-from validators import preflight
 
 if TYPE_CHECKING:
     from converters.engine.full_verification import Verification
@@ -78,12 +77,14 @@ def prepare(values: flags.FlagValues, positional: Sequence[str]) -> Request:
         reason = f"--manifest needs no source; {positional[0]!r} has no meaning beside it."
         found.append(Diagnostic("INVALID_FLAG", reason, subject=positional[0]))
     if values.manifest is not None:
-        found.extend(preflight.remote_path(values.manifest, "--manifest"))
         given = [name for name in ("level", "seed", "model_name", "hf_config_path") if values[name].present]
         found.extend(
             Diagnostic("INVALID_FLAG", f"--{name} has no meaning beside --manifest.", subject=f"--{name}")
             for name in given
         )
+    elif values["seed"].present and values.level != "sample":
+        reason = f"--seed chooses the coordinates of --level=sample; --level={values.level} takes no samples."
+        found.append(Diagnostic("INVALID_FLAG", reason, subject="--seed"))
     found.extend(comparison_flags.problems(values, positional))
     raise_all(found)
     return Request(
@@ -175,7 +176,7 @@ def _bind(request: Request, first: Checkpoint, second: Checkpoint, report: Repor
 
 
 def _compare(request: Request, verification: Verification, report: Report) -> None:
-    from converters.engine import checks, full_verification, pairing
+    from converters.engine import checks, comparison_plan, full_verification, pairing
 
     report.figures["tensors"] = len(verification.plan.arrays)
     if request.level == "headers":
@@ -191,8 +192,9 @@ def _compare(request: Request, verification: Verification, report: Report) -> No
         faults = checks.check(verification.sides.composition, verification.first.opened.source)
         raise_all([d for d in faults if not d.warning])
         step.diagnostics.extend(faults)
+        step.lines.extend(comparison_plan.lines(verification.plan))
         count, found = full_verification.compare(verification, residue, request.progress)
-        report.figures["bytes_read"] = verification.plan.bytes_in + count
+        report.figures["bytes_read"] = verification.plan.bytes_in
         step.lines.append(f"every element of {len(verification.plan.arrays)} arrays compared, {count} bytes")
         raise_all(found)
 
@@ -203,9 +205,10 @@ def _described(checkpoint: Checkpoint) -> str:
 
 PROGRAM = Program(
     name="verify",
-    summary="Proves that DESTINATION is a right conversion of SOURCE, whoever made it: opens both, finds the layout of "
-    "each in its own headers, and makes what the destination must hold again from the source. With --manifest it "
-    "needs no source: a finished output of Recast is held against the digests of its files and tensors.",
+    summary="Proves that DESTINATION is a right conversion of SOURCE (one, not several in a row), whoever made it: "
+    "opens both, finds the layout of each in its own headers, and makes what the destination must hold again from the "
+    "source. With --manifest it needs no source: a finished output of Recast is held against the digests of its files "
+    "and tensors.",
     define=define,
     prepare=prepare,
     execute=execute,

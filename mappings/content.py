@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
 from mappings.language import loader
 
 
+@functools.cache
 def digest(root: Path | None = None) -> str:
-    """A digest of the names and contents of all families, layouts and manifests.
+    """A digest of the names and contents of all families, layouts and manifests, as they were at the first call.
 
     Args:
         root: folder of the mappings; that of this installation if not given.

@@ -7,7 +7,9 @@ import sys
 
 
 def show(text: str) -> None:
-    """Writes a result to standard output, with one newline at its end."""
+    """Writes a result to standard output, with one newline at its end; what it cannot encode is spelled out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()

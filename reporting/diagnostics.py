@@ -41,6 +41,11 @@ class Diagnostic:
         return error_pb2.ErrorOwner.Name(_info(self.id).owner)
 
     @property
+    def field(self) -> str:
+        """The field that it is about, without the objects that this lies in; the reason where it names none."""
+        return self.subject.rpartition(".")[2] or self.reason
+
+    @property
     def warning(self) -> bool:
         """Whether the run goes on after it."""
         return _info(self.id).warning

@@ -31,3 +31,11 @@ def test_an_unknown_id_is_a_fault_of_the_program() -> None:
 )
 def test_the_worst_failure_gives_the_exit_code(ids: list[str], code: int) -> None:
     assert exit_code_of(Diagnostic(name, "r") for name in ids) == code
+
+
+@pytest.mark.parametrize(
+    ("subject", "field"),
+    [("rope_scaling.factor", "factor"), ("hidden_size", "hidden_size"), ("", "There is none.")],
+)
+def test_the_field_is_the_last_part_of_the_subject_or_else_the_reason(subject: str, field: str) -> None:
+    assert Diagnostic("CONFIG_INVALID", "There is none.", subject=subject).field == field

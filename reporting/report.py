@@ -89,6 +89,7 @@ class Report:
         prefix: of the names of error ids and owners, and of the logger, in the text form.
         parts: steps that are shown as parts of another one, by their own names; parts that follow each other are one.
         quiet: steps whose lines the next step shows, as far as they succeed.
+        conceal: takes out of a text of the report what nobody may read there. Suggestions are words of the program.
     """
 
     def __init__(self, command: str):
@@ -109,6 +110,7 @@ class Report:
         self.prefix = PREFIX
         self.parts: Mapping[str, str] = {}
         self.quiet: frozenset[str] = frozenset()
+        self.conceal: Callable[[str], str] = str
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
@@ -126,9 +128,10 @@ class Report:
         except StepFailed:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            record.diagnostics.extend(diagnostics_of(error))
+            record.diagnostics.extend(_concealed(d, self.conceal) for d in diagnostics_of(error))
             raise StepFailed(name) from error
         finally:
+            record.lines = [self.conceal(line) for line in record.lines]
             record.seconds, record.began = before + time.monotonic() - start, None
             self._changed()
 
@@ -166,27 +169,27 @@ class Report:
             self.on_change()
 
     def to_proto(self) -> report_pb2.Report:
-        """The report as a message."""
+        """The report as a message; what no UTF-8 can hold, as in a path of other bytes, is spelled out in it."""
         message = report_pb2.Report(
-            command=self.command,
+            command=_utf8(self.command),
             version=version.VERSION,
             revision=version.revision(),
             mappings=self.mappings,
             succeeded=not self.failed,
             exit_code=self.exit_code,
             finished=self.finished,
-            source=self.source,
-            destination=self.destination,
-            model_name=self.model_name,
-            options=self.options,
-            detail=self.detail,
+            source=_utf8(self.conceal(self.source)),
+            destination=_utf8(self.conceal(self.destination)),
+            model_name=_utf8(self.conceal(self.model_name)),
+            options={name: _utf8(self.conceal(value)) for name, value in self.options.items()},
+            detail=_utf8(self.conceal(self.detail)),
         )
         for step in self.steps:
             message.step.append(_step_proto(step))
         for tensor in self.tensors:
             message.tensor.append(
                 report_pb2.TensorEntry(
-                    name=tensor.name,
+                    name=_utf8(tensor.name),
                     dtype=tensor.dtype,
                     shape=tensor.shape,
                     exactness=tensor.exactness,
@@ -195,9 +198,10 @@ class Report:
                 )
             )
         for note in self.notes:
-            message.note.append(report_pb2.Note(kind=note.kind, tensor=note.tensor, reason=note.reason))
+            message.note.append(report_pb2.Note(kind=note.kind, tensor=_utf8(note.tensor), reason=_utf8(note.reason)))
         for comparison in self.comparisons:
-            message.comparison.append(report_pb2.Comparison(**dataclasses.asdict(comparison)))
+            said = {name: _utf8(value) for name, value in dataclasses.asdict(comparison).items()}
+            message.comparison.append(report_pb2.Comparison(**said))
         _set_figures(message.figures, self.figures)
         return message
 
@@ -225,6 +229,15 @@ def diagnostics_of(error: BaseException) -> tuple[Diagnostic, ...]:
     return (Diagnostic("INTERNAL", f"{type(error).__name__}: {said}", stack=stack),)
 
 
+def _concealed(found: Diagnostic, conceal: Callable[[str], str]) -> Diagnostic:
+    return dataclasses.replace(
+        found,
+        reason=conceal(found.reason),
+        subject=conceal(found.subject),
+        stack=tuple(map(conceal, found.stack)),
+    )
+
+
 def _os_diagnostic(error: OSError, stack: tuple[str, ...]) -> Diagnostic:
     import errno
 
@@ -247,13 +260,17 @@ def _step_proto(step: StepRecord) -> report_pb2.Step:
         message.diagnostic.add(
             id=error_pb2.RecastErrorId.Value(d.id),
             owner=error_pb2.ErrorOwner.Value(d.owner),
-            reason=d.reason,
-            suggestion=d.suggestion,
-            subject=d.subject,
-            stack=d.stack,
+            reason=_utf8(d.reason),
+            suggestion=_utf8(d.suggestion),
+            subject=_utf8(d.subject),
+            stack=map(_utf8, d.stack),
             warning=d.warning,
         )
     return message
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _set_figures(message: report_pb2.Figures, figures: Mapping[str, float]) -> None:

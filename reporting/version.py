@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 VERSION = "0.1.0"
 
-REVISION = "RECAST_REVISION"
-"""The environment variable in which an image keeps the revision that it was made from."""
+REVISION_FILE = Path(__file__).with_name("revision.txt")
+"""The file in which an image keeps the revision that it was made from; a checkout has none."""
 
 
 def revision() -> str:
     """The revision, or "unknown" outside of an image."""
-    return os.environ.get(REVISION) or "unknown"
+    try:
+        return REVISION_FILE.read_text("utf-8").strip() or "unknown"
+    except OSError:
+        return "unknown"

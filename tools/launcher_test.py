@@ -17,7 +17,7 @@ TOOLS = ("cat", "cmp", "dirname", "readlink", "sha256sum", "sh")
 INTERPRETER = """#!/bin/sh
 printf '%s\\n' "$@"
 echo "in $PWD"
-env | grep -E '^(PYTHON|MALLOC)' | sort
+env | grep -E '^(PYTHON|MALLOC|RECAST)' | sort
 """
 
 
@@ -58,7 +58,9 @@ def launch(
         python = path / "python3"
         python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nshift; echo "makes $*" | sed "s#/.*/##"; exit 9\n')
         python.chmod(0o755)
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MALLOC"))}
+    settings = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MALLOC", "RECAST"))
+    }
     settings["PATH"] = f"{path}:{os.environ['PATH']}" if path.name == "bin" else str(path)
     command = [str(root / "recast"), *arguments]
     return subprocess.run(command, cwd=cwd, env=settings | variables, capture_output=True, text=True)
@@ -108,6 +110,14 @@ def test_a_subcommand_has_its_layers_made(checkout: Path) -> None:
     assert launch(checkout, "verify", "--level", "logits").stdout == "makes environment.py core verify\n"
     assert launch(checkout, "verify", "--level=full").stdout.startswith("-m\n")
     assert launch(checkout).stdout.startswith("-m\n")
+
+
+@pytest.mark.parametrize("help", ["--help", "-help", "-h", "--helpfull", "--helpshort", "-?"])
+def test_help_needs_no_layer(checkout: Path, help: str) -> None:
+    assert launch(checkout, "check-family", help).stdout.startswith("-m\n")
+    assert launch(checkout, "check-family", "llama", help).stdout.startswith("-m\n")
+    assert launch(checkout, "test", help).stdout.splitlines()[0].endswith("run_tests.py")
+    assert launch(checkout, "test", "--", help).stdout.startswith("makes ")
 
 
 @pytest.mark.parametrize("lock", ["verify", "verify_cpu"])

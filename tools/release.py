@@ -17,17 +17,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 TARGETS = "//container:all"
 DIGEST = ".json.sha256"
+INDEX = "_index"
 SBOM = ".spdx.json"
 BUILDER = "file:tools/release.py"
+RULES = ("public", "airgap")
+"""Where the rules come from, as tools/bazel takes them: the public registry, or the repository itself."""
 
 Builder = Callable[[Path, Path], Path]
-"""Builds the images of a checkout with an output base; gives the folder with digests and SBOMs."""
+"""Builds the images of a checkout with an output base; gives the folder with images, digests and SBOMs."""
 
 
 class ReleaseError(Exception):
@@ -44,6 +48,7 @@ class Source:
         version: of the project.
         tagged: whether the commit has the version's tag.
         origin: where the files come from, as provenance names it.
+        rules: by which rules images are built, one of RULES.
     """
 
     root: Path
@@ -51,6 +56,24 @@ class Source:
     version: str
     tagged: bool = False
     origin: str = "git+file:."
+    rules: str = RULES[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The builds of a release.
+
+    Attributes:
+        builder: a URI that says who built.
+        id: what the builder calls this run; "" where it has no name.
+        started: when, as RFC 3339 writes it.
+        finished: when.
+    """
+
+    builder: str
+    id: str
+    started: str
+    finished: str
 
 
 def git(root: Path, *words: str) -> str:
@@ -68,8 +91,12 @@ def git(root: Path, *words: str) -> str:
     return ended.stdout.strip()
 
 
-def source(root: Path) -> Source:
+def source(root: Path, rules: str = RULES[0]) -> Source:
     """What a checkout would release.
+
+    Args:
+        root: the checkout.
+        rules: by which rules images are built, one of RULES.
 
     Raises:
         ReleaseError: it has changes that are in no commit, its version is not the same everywhere, or its tags say
@@ -83,7 +110,7 @@ def source(root: Path) -> Source:
     if module != version:
         raise ReleaseError(f"MODULE.bazel says version {module}, and reporting/version.py {version}")
     revision = git(root, "rev-parse", "HEAD")
-    return Source(root, revision, version, _tagged(root, revision, f"v{version}"), _origin(root))
+    return Source(root, revision, version, _tagged(root, revision, f"v{version}"), _origin(root), rules)
 
 
 def _found(root: Path, name: str, pattern: str) -> str:
@@ -119,26 +146,36 @@ def notes(changelog: str, version: str) -> str:
     """The part of the changelog about a version.
 
     Raises:
-        ReleaseError: there is none.
+        ReleaseError: there is none, or it has no date or says nothing.
     """
-    found = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    heading = rf"^## \[{re.escape(version)}\]([^\n]*)\n(.*?)(?=^## |\Z)"
+    found = re.search(heading, changelog, re.MULTILINE | re.DOTALL)
+    wanted = f"## [{version}] - YYYY-MM-DD"
     if found is None:
-        raise ReleaseError(f"CHANGELOG.md has no section [{version}]; rename [Unreleased] to it, with the date")
-    return found.group(1).strip() + "\n"
+        raise ReleaseError(f"CHANGELOG.md has no section [{version}]; rename [Unreleased] to `{wanted}`")
+    if not re.fullmatch(r" - \d{4}-\d\d-\d\d", found.group(1)):
+        raise ReleaseError(f"CHANGELOG.md does not say when [{version}] is released; its heading must be `{wanted}`")
+    if not found.group(2).strip():
+        raise ReleaseError(
+            f"CHANGELOG.md says nothing about [{version}]; move what [Unreleased] lists below its heading"
+        )
+    return found.group(2).strip() + "\n"
 
 
-def bazel(checkout: Path, output_base: Path) -> Path:
-    """Builds with Bazel.
+def bazel(rules: str) -> Builder:
+    """Builds with Bazel by these rules; the builder raises ReleaseError for a build that fails."""
 
-    Raises:
-        ReleaseError: the build failed.
-    """
-    command = [str(checkout / "tools" / "bazel"), f"--output_base={output_base}"]
-    ended = subprocess.run([*command, "build", "--config=release", TARGETS], cwd=checkout, check=False)
-    subprocess.run([*command, "shutdown"], cwd=checkout, check=False)
-    if ended.returncode != 0:
-        raise ReleaseError(f"the build in {checkout} failed")
-    return checkout / "bazel-bin" / "container"
+    def build(checkout: Path, output_base: Path) -> Path:
+        command = [str(checkout / "tools" / "bazel"), f"--output_base={output_base}"]
+        variables = os.environ | {"RECAST_BAZEL_CONFIG": rules}
+        build = [*command, "build", "--config=release", TARGETS]
+        ended = subprocess.run(build, cwd=checkout, env=variables, check=False)
+        subprocess.run([*command, "shutdown"], cwd=checkout, env=variables, check=False)
+        if ended.returncode != 0:
+            raise ReleaseError(f"the build in {checkout} failed")
+        return checkout / "bazel-bin" / "container"
+
+    return build
 
 
 def digests(built: Path) -> dict[str, str]:
@@ -147,7 +184,32 @@ def digests(built: Path) -> dict[str, str]:
     return {path.name.removesuffix(DIGEST): path.read_text("utf-8").strip() for path in files}
 
 
-def build_twice(released: Source, scratch: Path, build: Builder = bazel) -> Path:
+def platforms(built: Path) -> dict[str, list[str]]:
+    """The platforms that each index has an image for (linux/amd64), by the index's name."""
+    found = {}
+    for path in sorted(built.glob(f"*{INDEX}{DIGEST}")):
+        name = path.name.removesuffix(DIGEST)
+        blob = built / name / "blobs" / path.read_text("utf-8").strip().replace(":", "/")
+        entries = json.loads(blob.read_bytes())["manifests"]
+        found[name] = sorted(f"{entry['platform']['os']}/{entry['platform']['architecture']}" for entry in entries)
+    return found
+
+
+def check_platforms(found: Mapping[str, Sequence[str]], wanted: Sequence[str]) -> None:
+    """Refuses indexes that lack a platform.
+
+    Raises:
+        ReleaseError: one does, or there is no index where platforms are wanted.
+    """
+    lacking = {name: sorted(set(wanted) - set(has)) for name, has in found.items()}
+    said = [f"{name} has no image for {', '.join(lacks)}" for name, lacks in lacking.items() if lacks]
+    if wanted and not found:
+        said = [f"{TARGETS} made no index of images"]
+    if said:
+        raise ReleaseError("; ".join(said))
+
+
+def build_twice(released: Source, scratch: Path, build: Builder) -> Path:
     """Builds in two clones.
 
     Args:
@@ -179,62 +241,89 @@ def build_twice(released: Source, scratch: Path, build: Builder = bazel) -> Path
     return results[0]
 
 
-def provenance(released: Source, images: Mapping[str, str], builder: str) -> dict[str, Any]:
+def provenance(released: Source, built: Path, run: Run) -> dict[str, Any]:
     """An in-toto statement of what the images were made from.
 
     Args:
         released: what is released.
-        images: the digest of each image's manifest.
-        builder: a URI that says who built.
+        built: the folder with images, digests and SBOMs.
+        run: the builds.
     """
-    locks = sorted((released.root / "requirements").glob("*.txt"))
-    locks += sorted((released.root / "container").rglob("*.lock"))
-    materials = [
-        {"uri": f"file:{lock.relative_to(released.root).as_posix()}", "digest": {"sha256": _sha256(lock)}}
-        for lock in locks
-    ]
+    metadata = {"startedOn": run.started, "finishedOn": run.finished}
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [
-            {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}} for name, digest in images.items()
+            {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}
+            for name, digest in digests(built).items()
         ],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
                 "buildType": "https://bazel.build/",
-                "externalParameters": {"targets": [TARGETS], "config": "release", "version": released.version},
+                "externalParameters": {
+                    "config": "release",
+                    "rules": released.rules,
+                    "source": {"uri": released.origin, "digest": {"gitCommit": released.revision}},
+                    "targets": [TARGETS],
+                    "version": released.version,
+                },
                 "internalParameters": {"builds": 2, "identical": True},
-                "resolvedDependencies": [
-                    {"uri": released.origin, "digest": {"gitCommit": released.revision}},
-                    *materials,
+                "resolvedDependencies": _materials(released),
+            },
+            "runDetails": {
+                "builder": {"id": run.builder, "version": {"bazel": _bazel_version(released.root)}},
+                "metadata": metadata | ({"invocationId": run.id} if run.id else {}),
+                "byproducts": [
+                    {"name": path.name, "digest": {"sha256": _sha256(path)}, "mediaType": "application/spdx+json"}
+                    for path in sorted(built.glob(f"*{SBOM}"))
                 ],
             },
-            "runDetails": {"builder": {"id": builder}, "metadata": {"invocationId": released.revision}},
         },
     }
+
+
+def _materials(released: Source) -> list[dict[str, Any]]:
+    """What a build is made from: the commit, the base of the images, and the files that pin all else by digests."""
+    found: list[dict[str, Any]] = [{"uri": released.origin, "digest": {"gitCommit": released.revision}}]
+    module = released.root / "MODULE.bazel"
+    pulled = re.search(r'digest = "sha256:([0-9a-f]{64})",\s+image = "([^"]+)"', module.read_text("utf-8"))
+    if released.rules == "public" and pulled:
+        found.append({"uri": f"oci://{pulled.group(2)}", "digest": {"sha256": pulled.group(1)}})
+    pinning = [module, released.root / ".bazelversion", *sorted((released.root / "requirements").glob("*.txt"))]
+    pinning += sorted((released.root / "container").rglob("*.lock"))
+    for path in pinning:
+        name = path.relative_to(released.root).as_posix()
+        found.append({"uri": f"file:{name}", "digest": {"sha256": _sha256(path)}})
+    return found
+
+
+def _bazel_version(root: Path) -> str:
+    return (root / ".bazelversion").read_text("utf-8").strip()
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write(released: Source, built: Path, target: Path, builder: str = BUILDER) -> None:
+def write(released: Source, built: Path, target: Path, run: Run) -> None:
     """Writes what is released, the checksums last."""
-    images = digests(built)
+    images, indexed = digests(built), platforms(built)
     target.mkdir(parents=True)
     (target / "digests.txt").write_text("".join(f"{digest}  {name}\n" for name, digest in images.items()))
     for path in sorted(built.glob(f"*{SBOM}")):
         shutil.copyfile(path, target / path.name)
-    statement = json.dumps(provenance(released, images, builder), indent=1, sort_keys=True)
+    statement = json.dumps(provenance(released, built, run), indent=1, sort_keys=True)
     (target / "provenance.intoto.json").write_text(f"{statement}\n")
     changes = notes((released.root / "CHANGELOG.md").read_text("utf-8"), released.version)
-    listed = "".join(f"- `{name}` `{digest}`\n" for name, digest in images.items())
+    listed = "".join(
+        f"- `{name.removesuffix(INDEX)}` `{images[name]}` ({', '.join(has)})\n" for name, has in indexed.items()
+    )
     (target / "NOTES.md").write_text(f"# Recast {released.version}\n\n{changes}\n### Images\n\n{listed}")
     sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(target.iterdir())]
     (target / "SHA256SUMS").write_text("".join(sums))
 
 
-def main(arguments: Sequence[str], root: Path | None = None, build: Builder = bazel) -> int:
+def main(arguments: Sequence[str], root: Path | None = None, build: Builder | None = None) -> int:
     """Makes a release.
 
     Returns:
@@ -247,10 +336,20 @@ def main(arguments: Sequence[str], root: Path | None = None, build: Builder = ba
     )
     parser.add_argument("--tagged", action="store_true", help="refuse a commit without the version's tag")
     parser.add_argument("--builder_id", default=BUILDER, help="the URI of who builds, for the provenance")
+    parser.add_argument("--invocation_id", default="", help="what the builder calls this run, for the provenance")
+    parser.add_argument(
+        "--rules", choices=RULES, default=RULES[0], help="build by the published rules or by the repository's own"
+    )
+    parser.add_argument(
+        "--platforms",
+        type=lambda text: text.split(","),
+        default=[],
+        help="refuse an image index that lacks one of these: linux/amd64,linux/arm64",
+    )
     parser.add_argument("--scratch", default="/var/tmp", help="where clones and output bases go: 15 GB; not /tmp")
     options = parser.parse_args(arguments)
     try:
-        released = source(root or Path(__file__).resolve().parent.parent)
+        released = source(root or Path(__file__).resolve().parent.parent, options.rules)
         changes = notes((released.root / "CHANGELOG.md").read_text("utf-8"), released.version)
         if options.tagged and not released.tagged:
             raise ReleaseError(f"this commit has no tag v{released.version}")
@@ -259,13 +358,20 @@ def main(arguments: Sequence[str], root: Path | None = None, build: Builder = ba
             print(_announcement(released, changes, options.folder), end="")
             return 0
         with tempfile.TemporaryDirectory(dir=options.scratch, prefix="recast-release-") as scratch:
-            built = build_twice(released, Path(scratch), build)
-            write(released, built, options.folder, options.builder_id)
+            started = _now()
+            built = build_twice(released, Path(scratch), build or bazel(options.rules))
+            check_platforms(platforms(built), options.platforms)
+            run = Run(options.builder_id, options.invocation_id, started, _now())
+            write(released, built, options.folder, run)
     except ReleaseError as error:
         print(f"tools/release.py: {error}", file=sys.stderr)
         return 1
     print((options.folder / "digests.txt").read_text(), end="")
     return 0
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _check_folder(folder: Path) -> None:
@@ -280,8 +386,8 @@ def _announcement(released: Source, changes: str, folder: Path) -> str:
     tag = f"v{released.version}" if released.tagged else "no tag yet"
     return (
         f"version {released.version}\nrevision {released.revision} ({tag})\nsource {released.origin}\n"
-        f"would build {TARGETS} twice and write {folder}: digests.txt, NAME{SBOM} of each image, "
-        f"provenance.intoto.json, NOTES.md, SHA256SUMS\n\n{changes}"
+        f"would build {TARGETS} twice by the {released.rules} rules and write {folder}: digests.txt, "
+        f"NAME{SBOM} of each image, provenance.intoto.json, NOTES.md, SHA256SUMS\n\n{changes}"
     )
 
 

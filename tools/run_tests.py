@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+# The launcher makes no layers for these, so that no check could run.
+_HELP = frozenset(("--help", "-help", "-h", "--helpfull", "--helpshort", "-?"))
 CLOSING_LINE = re.compile(r"^(=+ )?(\d+ \w+|no tests ran).* in [0-9.]+s\b")
 
 
@@ -99,8 +101,11 @@ def main(arguments: Sequence[str]) -> int:
     """Runs all checks.
 
     Returns:
-        0 if all passed, else 1.
+        0 if all passed or --help was given, else 1.
     """
+    if _HELP & set(arguments):
+        print(__doc__)
+        return 0
     root = Path(__file__).resolve().parent.parent
     failed = False
     for check in checks(root, Path.cwd(), arguments):

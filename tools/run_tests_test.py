@@ -41,6 +41,12 @@ def test_pytests_closing_line_ends_the_summary(line: str) -> None:
     assert text == f"pytest: ok (1.2 s)\n{line}"
 
 
+def test_help_runs_no_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run_tests, "checks", lambda *_: pytest.fail("a check was made"))
+    assert run_tests.main(["-x", "--help"]) == 0
+    assert "./recast test [--all]" in capsys.readouterr().out
+
+
 def test_long_tests_run_on_demand_only() -> None:
     assert "-m" not in _pytest_arguments("-x")[2:]
     arguments = _pytest_arguments("--all", "-x")

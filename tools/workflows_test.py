@@ -66,6 +66,25 @@ def test_scripts_parse_and_run_what_is_there(path: Path) -> None:
 
 
 @needs_workflows
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_named_by_commit_with_the_version_beside_it(path: Path) -> None:
+    used = re.findall(r"uses: *(.*)", path.read_text())
+    assert used
+    for name in used:
+        assert re.fullmatch(r"[\w-]+/[\w./-]+@[0-9a-f]{40} # v?\d+\.\d+\.\d+", name), name
+
+
+@needs_workflows
+def test_the_release_pushes_the_indexes_of_all_images() -> None:
+    (path,) = [path for path in WORKFLOWS if path.stem == "release"]
+    (script,) = [step["run"] for step in steps(path) if "_push" in step.get("run", "")]
+    (listed,) = re.findall(r"for image in (.*); do", script)
+    declared = re.findall(r'^    "([\w-]+)": struct\(', (ROOT / "container" / "images.bzl").read_text(), re.MULTILINE)
+    assert sorted(listed.split()) == declared
+    assert "${image}_index.json.sha256" in script
+
+
+@needs_workflows
 def test_the_release_is_told_flags_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         release.main(["--help"])

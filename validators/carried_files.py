@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import os
 from pathlib import Path
 
 from reporting.diagnostics import Diagnostic, raise_all
@@ -25,15 +26,24 @@ PATTERNS = (
     "merges.txt",
     "tokenizer.model",
     "tokenizer.model.v[0-9]",
+    "tiktoken.model",
+    "*.tiktoken",
     "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",
     "preprocessor_config.json",
     "processor_config.json",
+    "video_preprocessor_config.json",
     "README.md",
-    *(f"{name}{suffix}" for name in ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY") for suffix in ("", ".md", ".txt")),
+    *(
+        f"{spelled}{suffix}"
+        for name in ("LICENSE", "LICENCE", "NOTICE", "THIRD_PARTY_NOTICES", "USE_POLICY", "USAGE_POLICY")
+        for spelled in (name, name.capitalize(), name.lower())
+        for suffix in ("", ".md", ".txt")
+    ),
 )
+_FOLDERS = frozenset(pattern.split("/")[0] for pattern in PATTERNS if "/" in pattern)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,24 +62,30 @@ class CarriedFile:
 def carried_files(source: Path) -> tuple[CarriedFile, ...]:
     """The files of a checkpoint that travel with its weights, by name.
 
-    A link is followed if it leads to a regular file, as those of the Hugging Face cache do.
+    A link is followed if it leads to a regular file of the checkpoint, or of the Hugging Face cache that holds it.
 
     Raises:
         RecastError: CONFIG_INVALID for each that is a link to nothing, no regular file, too large, or no JSON though
-            its name says so.
+            its name says so; and for each, or a folder of them, that this user may not read.
     """
     found, wrong = [], []
-    for name in _names(source):
+    for name in names(source):
+        if name in _FOLDERS:
+            wrong.append(_invalid(name, "this user may not read the folder", "Make it readable, or remove it."))
+            continue
         try:
             found.append(CarriedFile(name, plain_files.size_of(source / name, _MAX_BYTES)))
         except UnreadableError as error:
             wrong.append(_invalid(name, error))
             continue
         if not _stays(source, name):
-            wrong.append(_invalid(name, "it is a link that leads out of the checkpoint"))
+            cure = "Put the file itself there instead of the link, or remove it."
+            wrong.append(_invalid(name, "it is a link that leads out of the checkpoint", cure))
             continue
         if name.endswith(".json"):
             wrong.extend(_check_json(source, name))
+        elif not os.access(source / name, os.R_OK):
+            wrong.append(_invalid(name, "this user may not read it", "Make it readable, or remove it."))
     raise_all(wrong)
     return tuple(found)
 
@@ -101,11 +117,6 @@ def copy_carried(source: Path, target: Path) -> list[tuple[str, int]]:
     return copied
 
 
-def is_carried(name: str) -> bool:
-    """Whether a file of this name travels with the weights."""
-    return any(_matches(name, pattern) for pattern in PATTERNS)
-
-
 def _stays(source: Path, name: str) -> bool:
     """Whether a file lies in the checkpoint, or in the store of the Hugging Face cache that its snapshots link to."""
     target = (source / name).resolve()
@@ -113,13 +124,21 @@ def _stays(source: Path, name: str) -> bool:
     return target.is_relative_to(home) or target.parent == home.parent.parent / "blobs"
 
 
-def _names(source: Path) -> list[str]:
-    names = [entry.name for entry in source.iterdir()]
-    for folder in {pattern.split("/")[0] for pattern in PATTERNS if "/" in pattern} & set(names):
+def names(source: Path) -> list[str]:
+    """The names of the files of a checkpoint that travel with its weights, whatever they are, sorted.
+
+    A folder of such files that cannot be read stands for them.
+    """
+    found = [entry.name for entry in source.iterdir()]
+    closed = []
+    for folder in _FOLDERS & set(found):
         # A linked folder could lead anywhere; those of the Hugging Face cache are real.
         if (source / folder).is_dir() and not (source / folder).is_symlink():
-            names += [f"{folder}/{entry.name}" for entry in (source / folder).iterdir()]
-    return sorted(name for name in names if any(_matches(name, pattern) for pattern in PATTERNS))
+            try:
+                found += [f"{folder}/{entry.name}" for entry in (source / folder).iterdir()]
+            except OSError:
+                closed.append(folder)
+    return sorted([*closed, *(name for name in found if any(_matches(name, pattern) for pattern in PATTERNS))])
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -138,10 +157,10 @@ def _check_json(source: Path, name: str) -> list[Diagnostic]:
     return []
 
 
-def _invalid(name: str, reason: object) -> Diagnostic:
+def _invalid(name: str, reason: object, suggestion: str = "") -> Diagnostic:
     return Diagnostic(
         "CONFIG_INVALID",
         f"{name} cannot be carried: {reason}.",
-        suggestion=f"Take {name} from the original source again, or remove it.",
+        suggestion=suggestion or f"Take {name} from the original source again, or remove it.",
         subject=name,
     )

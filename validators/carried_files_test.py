@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def test_what_a_published_checkpoint_has_beside_its_weights_is_copied(tmp_path: 
         "LICENSE",
         "LICENSE.txt",
         "NOTICE",
+        "Notice.txt",
         "README.md",
+        "THIRD_PARTY_NOTICES.md",
+        "USAGE_POLICY",
         "USE_POLICY.md",
         "added_tokens.json",
         "additional_chat_templates/rag.jinja",
@@ -38,11 +42,14 @@ def test_what_a_published_checkpoint_has_beside_its_weights_is_copied(tmp_path: 
         "config.json",
         "generation_config.json",
         "merges.txt",
+        "qwen.tiktoken",
         "special_tokens_map.json",
+        "tiktoken.model",
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer.model.v3",
         "tokenizer_config.json",
+        "video_preprocessor_config.json",
         "vocab.json",
     ]
     source = _fill(tmp_path / "source", *names)
@@ -67,6 +74,7 @@ def test_what_a_published_checkpoint_has_beside_its_weights_is_copied(tmp_path: 
         "additional_chat_templates/run.py",
         "additional_chat_templates/deep/a.jinja",
         "nested/config.json",
+        "nested/qwen.tiktoken",
         "model.safetensors",
         "model.safetensors.index.json",
         "tokenizer.model.vx",
@@ -78,6 +86,39 @@ def test_code_pickles_weights_and_strangers_stay_behind(tmp_path: Path, name: st
     source = _fill(tmp_path / "source", name)
     assert carried_files.carried_files(source) == ()
     assert carried_files.copy_carried(source, tmp_path / "target") == []
+
+
+def test_what_transformers_reads_beside_the_weights_is_carried(tmp_path: Path) -> None:
+    from transformers import utils
+
+    names = {
+        utils.CONFIG_NAME,
+        utils.GENERATION_CONFIG_NAME,
+        utils.FEATURE_EXTRACTOR_NAME,
+        utils.IMAGE_PROCESSOR_NAME,
+        utils.VIDEO_PROCESSOR_NAME,
+        utils.PROCESSOR_NAME,
+        utils.CHAT_TEMPLATE_FILE,
+        utils.LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE,
+    }
+    _fill(tmp_path, *names)
+    assert {file.name for file in carried_files.carried_files(tmp_path)} == names
+
+
+def test_a_folder_of_templates_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _fill(tmp_path / "source", "config.json", "additional_chat_templates/rag.jinja")
+    listing = Path.iterdir
+
+    def refusing(path: Path) -> Iterator[Path]:
+        if path.name == "additional_chat_templates":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    found = _refused(source, tmp_path / "target")
+    assert found == {
+        "additional_chat_templates": "additional_chat_templates cannot be carried: this user may not read the folder."
+    }
 
 
 def test_files_are_listed_with_their_sizes(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reporting.diagnostics import Diagnostic
@@ -13,21 +14,41 @@ _GGUF_SUGGESTION = "Give the folder of the Hugging Face checkpoint that the GGUF
 _FOLDER_SUGGESTION = "Give the folder that holds config.json, the weights and the tokenizer."
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each regular file of a checkpoint, links followed, by its name relative to the folder.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What lies in a folder.
 
-    Folders are looked into one level deep; a checkpoint has no deeper ones.
+    Attributes:
+        sizes: bytes of each regular file, links followed, by its name relative to the folder.
+        closed: names of what this user cannot look at: folders such as the `lost+found` of a disk, links in a circle.
+    """
+
+    sizes: Mapping[str, int]
+    closed: tuple[str, ...]
+
+
+def look(folder: Path) -> Found:
+    """The files of a checkpoint. Folders are looked into one level deep; a checkpoint has no deeper ones.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: the folder itself cannot be read.
     """
     found: dict[str, int] = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir(follow_symlinks=False):
-            found.update({f"{entry.name}/{inner.name}": inner.stat().st_size for inner in _files(entry.path)})
-        elif entry.is_file():
-            found[entry.name] = entry.stat().st_size
-    return found
+    closed: list[str] = []
+    for entry in _entries(folder):
+        try:
+            within = _entries(entry.path) if entry.is_dir(follow_symlinks=False) else None
+        except OSError:
+            closed.append(entry.name)
+            continue
+        named = [(entry.name, entry)] if within is None else [(f"{entry.name}/{inner.name}", inner) for inner in within]
+        for name, file in named:
+            try:
+                if file.is_file():
+                    found[name] = file.stat().st_size
+            except OSError:
+                closed.append(name)
+    return Found(found, tuple(closed))
 
 
 def check_place(path: Path) -> list[Diagnostic]:
@@ -56,13 +77,13 @@ def check_place(path: Path) -> list[Diagnostic]:
     ]
 
 
-def listed(names: Iterable[str], sizes_by_name: dict[str, int]) -> str:
+def listed(names: Iterable[str], sizes_by_name: Mapping[str, int]) -> str:
     """Files with their sizes, for a reader."""
     return ", ".join(f"{name} ({sizes_by_name[name]} bytes)" for name in names)
 
 
-def _files(folder: str) -> list[os.DirEntry[str]]:
-    return sorted((entry for entry in os.scandir(folder) if entry.is_file()), key=lambda entry: entry.name)
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)
 
 
 def _is_gguf(path: Path) -> bool:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from validators import checkpoint_files
 
@@ -12,7 +15,33 @@ def test_files_are_listed_with_their_sizes_one_folder_deep(tmp_path: Path) -> No
     (tmp_path / "templates" / "deeper" / "b").write_bytes(b"")
     (tmp_path / "link.json").symlink_to(tmp_path / "config.json")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
-    assert checkpoint_files.sizes(tmp_path) == {"config.json": 2, "link.json": 2, "templates/a.jinja": 3}
+    found = checkpoint_files.look(tmp_path)
+    assert found.sizes == {"config.json": 2, "link.json": 2, "templates/a.jinja": 3}
+    assert found.closed == ()
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "lost+found").mkdir()
+    listing = os.scandir
+
+    def refusing(path: str | Path) -> object:
+        if os.path.basename(path) == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = checkpoint_files.look(tmp_path)
+    assert (found.sizes, found.closed) == ({"config.json": 2}, ("lost+found",))
+
+
+def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_bytes(b"abc")
+    (tmp_path / "sub" / "b").symlink_to("b")
+    (tmp_path / "c").symlink_to("c")
+    found = checkpoint_files.look(tmp_path)
+    assert (found.sizes, found.closed) == ({"sub/a": 3}, ("c", "sub/b"))
 
 
 def test_a_folder_of_files_that_are_what_they_say_is_accepted(tmp_path: Path) -> None:

@@ -171,7 +171,14 @@ def _carried(config: Mapping[str, Any], dtype: str, family: str) -> dict[str, An
     return _with_keys(carried, experts)
 
 
-def carried_text(folder: Path | None, config: Mapping[str, Any], *, dtype: str, quantized: bool = False) -> str:
+def carried_text(
+    folder: Path | None,
+    config: Mapping[str, Any],
+    *,
+    dtype: str,
+    quantized: bool = False,
+    quantization_config: Mapping[str, Any] | None = None,
+) -> str:
     """The text of the config.json to write.
 
     Args:
@@ -179,8 +186,11 @@ def carried_text(folder: Path | None, config: Mapping[str, Any], *, dtype: str, 
         config: its content.
         dtype: of the weights beside it.
         quantized: whether they are quantised, as the config announces it.
+        quantization_config: what to announce instead, if anything.
     """
     carried = carried_config(config, dtype=dtype, quantized=quantized)
+    if quantization_config is not None:
+        carried = {**carried, quantization.KEYS[0]: quantization_config}
     file = folder / FILE if folder is not None else None
     if carried == config and file is not None and file.is_file():
         content = _read(file)

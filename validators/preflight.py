@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from reporting.diagnostics import Diagnostic
@@ -32,7 +33,8 @@ def remote_path(path: str, flag: str) -> list[Diagnostic]:
 def check_destination(destination: Path, source: Path) -> list[Diagnostic]:
     """Whether a directory can be written to at all, and neither holds the source nor lies in it.
 
-    Whether it is free to be used, or to be replaced, is for whoever writes it to say.
+    The source is also what its links lead to: replacing the directory would remove that as well. Whether it is free to
+    be used, or to be replaced, is for whoever writes it to say.
 
     Returns:
         DESTINATION_EXISTS for a file in its place, DESTINATION_INSIDE_SOURCE, DESTINATION_NOT_WRITABLE.
@@ -70,14 +72,26 @@ def check_memory(needed: int, root: Path = Path("/")) -> list[Diagnostic]:
 
 
 def _check_apart(destination: Path, source: Path) -> list[Diagnostic]:
+    linked = next((link for link in _links(source) if _holds(destination, link) or _holds(link, destination)), None)
     if _holds(source, destination):
         reason = f"The output directory lies in the input directory {source}."
     elif _holds(destination, source):
         reason = f"The output directory holds the input directory {source}, which replacing it would remove."
+    elif linked is not None:
+        reason = f"{linked} is a link to the output directory, or to something in it, which replacing it would remove."
     else:
         return []
     suggestion = "Choose an output directory that neither lies in the input directory nor holds it."
     return [Diagnostic("DESTINATION_INSIDE_SOURCE", reason, suggestion=suggestion, subject=str(destination))]
+
+
+def _links(source: Path) -> Iterator[Path]:
+    """The links below a directory."""
+    for folder, folders, names in os.walk(source):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if path.is_symlink():
+                yield path
 
 
 def _holds(folder: Path, inner: Path) -> bool:

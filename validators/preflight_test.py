@@ -92,6 +92,31 @@ def test_a_destination_that_holds_the_source_is_refused(tmp_path: Path) -> None:
     assert "holds the input directory" in diagnostic.reason
 
 
+def test_a_destination_that_holds_what_a_link_in_the_source_leads_to_is_refused(tmp_path: Path) -> None:
+    source, store = _source(tmp_path), tmp_path / "store"
+    store.mkdir()
+    (store / "shard").touch()
+    (source / "shard").symlink_to(store / "shard")
+    (found,) = preflight.check_destination(store, source)
+    assert found.id == "DESTINATION_INSIDE_SOURCE"
+    assert str(source / "shard") in found.reason
+
+
+def test_a_destination_in_a_folder_that_a_link_in_the_source_leads_to_is_refused(tmp_path: Path) -> None:
+    source, store = _source(tmp_path), tmp_path / "store"
+    store.mkdir()
+    (source / "items").symlink_to(store)
+    assert _ids(preflight.check_destination(store / "out", source)) == ["DESTINATION_INSIDE_SOURCE"]
+
+
+def test_links_to_elsewhere_and_to_nothing_do_not_bar_a_destination(tmp_path: Path) -> None:
+    source, store = _source(tmp_path), tmp_path / "store"
+    store.mkdir()
+    (source / "items").symlink_to(store)
+    (source / "gone").symlink_to(tmp_path / "nowhere")
+    assert _ids(preflight.check_destination(tmp_path / "out", source)) == []
+
+
 def test_a_destination_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = preflight.check_destination(tmp_path / "file" / "out", _source(tmp_path))

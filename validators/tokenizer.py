@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mappings import strict_json
 from reporting.diagnostics import Diagnostic, RecastError
-from validators import plain_files
+from validators import plain_files, vocabulary_files
 from validators.compatibility.facts import TokenizerFacts
 from validators.plain_files import UnreadableError
 
@@ -23,7 +23,9 @@ FAST, SLOW, CONFIG, SPECIAL, ADDED = (
 )
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _LARGEST = 256 << 20
-_SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+# In the order in which transformers adds those that the map does not have.
+_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 _SHOWN = 3
 
 
@@ -38,8 +40,10 @@ def read(folder: Path) -> tuple[TokenizerFacts | None, list[Diagnostic]]:
     """
     found: list[Diagnostic] = []
     settings = _object(folder, CONFIG, found)
-    special = {**_object(folder, SPECIAL, found), **settings}
-    tokens = _tokens(folder, settings, found)
+    special_map = _object(folder, SPECIAL, found)
+    special = {**special_map, **settings}
+    named = _tokens(folder, settings, special_map, found)
+    tokens = named or _of_another_format(folder, settings, found)
     template = _template(folder, settings, found)
     if found:
         return None, found
@@ -52,18 +56,19 @@ def read(folder: Path) -> tuple[TokenizerFacts | None, list[Diagnostic]]:
             vocabulary_size=max(tokens.values()) + 1 if tokens else None,
             token_count=len(tokens) if tokens else None,
             special_ids={f"{name}_id": number for name, number in ids.items() if number is not None},
-            token_map_digest=digest(tokens) if tokens else None,
+            token_map_digest=digest(named) if named else None,
             chat_template=template,
             tokenizer_class=class_name if isinstance(class_name, str) else None,
+            tokens=tokens,
         ),
         [],
     )
 
 
 def token_map(folder: Path) -> dict[str, int]:
-    """The id of each token, added ones included; empty where no file says it, or where `read` finds one damaged."""
+    """The id of each token, added ones included; empty where no JSON says it, or where `read` finds a damaged file."""
     found: list[Diagnostic] = []
-    tokens = _tokens(folder, _object(folder, CONFIG, found), found)
+    tokens = _tokens(folder, _object(folder, CONFIG, found), _object(folder, SPECIAL, found), found)
     return {} if found else tokens
 
 
@@ -78,16 +83,18 @@ def digest(tokens: Mapping[str, int]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _tokens(folder: Path, settings: Mapping[str, Any], found: list[Diagnostic]) -> dict[str, int]:
+def _tokens(
+    folder: Path, settings: Mapping[str, Any], special_map: Mapping[str, Any], found: list[Diagnostic]
+) -> dict[str, int]:
     """The map from token to id, added tokens included; empty if no file has it."""
     try:
         fast = _object(folder, FAST, found)
         if fast:
-            tokens, name = _fast_tokens(fast), FAST
+            tokens, name = _fast_tokens(fast, _wanted(settings, special_map)), FAST
         else:
             tokens = _checked(SLOW, _object(folder, SLOW, found))
-            tokens |= _checked(ADDED, _object(folder, ADDED, found))
-            tokens |= _added_by_settings(settings) if tokens else {}
+            if tokens:
+                tokens |= _checked(ADDED, _object(folder, ADDED, found)) | _added_by_settings(settings)
             name = SLOW
         _check_ids(name, tokens)
     except RecastError as error:
@@ -96,7 +103,45 @@ def _tokens(folder: Path, settings: Mapping[str, Any], found: list[Diagnostic]) 
     return tokens
 
 
-def _fast_tokens(content: Mapping[str, Any]) -> dict[str, int]:
+def _of_another_format(folder: Path, settings: Mapping[str, Any], found: list[Diagnostic]) -> dict[str, int]:
+    """The tokens of a vocabulary that is not JSON, added ones in place of those whose ids they take.
+
+    What the tokens of different formats are called cannot be compared; their number and ids can.
+    """
+    path = vocabulary_files.find(folder) if not found else None
+    if path is None:
+        return {}
+    try:
+        tokens = vocabulary_files.read(path)
+        _check_ids(path.name, tokens)
+        added = _checked(ADDED, _object(folder, ADDED, found)) | _added_by_settings(settings)
+    except RecastError as error:
+        found.extend(error.diagnostics)
+        return {}
+    except (UnreadableError, vocabulary_files.InvalidVocabularyError) as error:
+        found.append(_fault(path.name, str(error)))
+        return {}
+    taken = set(added.values())
+    return {token: number for token, number in tokens.items() if number not in taken} | added
+
+
+def _wanted(settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> list[str]:
+    """The tokens that transformers adds if tokenizer.json does not have them, in its order.
+
+    special_tokens_map.json is looked at only where tokenizer_config.json lists no added tokens.
+    """
+    listed = sorted(_added_by_settings(settings).items(), key=lambda pair: pair[1])
+    named = settings if "added_tokens_decoder" in settings else {**settings, **special_map}
+    more = [named.get(name) for name in _MORE_SPECIAL]
+    lists = [list(value.values()) if isinstance(value, Mapping) else value for value in more]
+    said = [named.get(name) for name in _SPECIAL_NAMES]
+    said += [entry for entries in lists if isinstance(entries, list) for entry in entries]
+    contents = [entry.get("content") if isinstance(entry, Mapping) else entry for entry in said]
+    return [*(token for token, _ in listed), *(token for token in contents if isinstance(token, str) and token)]
+
+
+def _fast_tokens(content: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, int]:
+    """The tokens of tokenizer.json, and the wanted ones that it lacks behind the last of them."""
     model = content.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
     if isinstance(vocabulary, list):
@@ -113,7 +158,18 @@ def _fast_tokens(content: Mapping[str, Any]) -> dict[str, int]:
         isinstance(entry, Mapping) and isinstance(entry.get("content"), str) for entry in added
     ):
         raise _invalid(FAST, "added_tokens is no list of objects with a text each")
-    return tokens | _checked(FAST, {entry["content"]: entry.get("id") for entry in added})
+    known = _checked(FAST, {entry["content"]: entry.get("id") for entry in added})
+    free = max([len(tokens), *(number + 1 for number in known.values())])
+    tokens |= known
+    for token in wanted:
+        if token not in tokens:
+            tokens[token] = free
+            free += 1
+    return tokens
+
+
+def _is_id(text: object) -> bool:
+    return isinstance(text, str) and text.isdecimal() and len(text) < 10
 
 
 def _added_by_settings(settings: Mapping[str, Any]) -> dict[str, int]:
@@ -122,7 +178,7 @@ def _added_by_settings(settings: Mapping[str, Any]) -> dict[str, int]:
     return {
         entry["content"]: int(number)
         for number, entry in entries
-        if isinstance(entry, Mapping) and isinstance(entry.get("content"), str) and str(number).isdigit()
+        if isinstance(entry, Mapping) and isinstance(entry.get("content"), str) and _is_id(number)
     }
 
 

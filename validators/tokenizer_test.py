@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from validators import tokenizer
+from validators.vocabulary_samples import PIECES_24, ranks
 
 VOCABULARY = {"a": 0, "b": 1, "ab": 2}
 
@@ -107,3 +108,55 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{", "utf-8")
     _, found = tokenizer.read(tmp_path)
     assert sorted(d.subject for d in found) == ["tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.mark.parametrize("content", [PIECES_24, ranks(24)], ids=["SentencePiece", "tiktoken"])
+def test_a_vocabulary_of_another_format_is_counted_with_its_added_tokens(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    facts, found = tokenizer.read(tmp_path)
+    assert (facts and facts.vocabulary_size, facts and facts.token_count, found) == (24, 24, [])
+    _write(tmp_path, "added_tokens.json", {"<pad>": 24})
+    _write(tmp_path, "tokenizer_config.json", {"added_tokens_decoder": {"2": {"content": "<end>"}}})
+    facts, found = tokenizer.read(tmp_path)
+    assert (facts and facts.vocabulary_size, facts and facts.token_count, found) == (25, 25, [])
+
+
+def test_added_tokens_under_what_is_no_number_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(PIECES_24)
+    added = {number: {"content": number} for number in ("²", "9" * 5000, "24")}
+    _write(tmp_path, "tokenizer_config.json", {"added_tokens_decoder": added})
+    facts, found = tokenizer.read(tmp_path)
+    assert (facts and facts.token_count, found) == (25, [])
+
+
+def test_special_tokens_have_the_ids_of_their_pieces(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(PIECES_24)
+    _write(tmp_path, "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    facts, _ = tokenizer.read(tmp_path)
+    assert facts is not None
+    assert facts.special_ids == {"bos_token_id": 1, "eos_token_id": 2}
+
+
+def test_tokens_of_another_format_are_no_map_that_could_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(PIECES_24)
+    facts, _ = tokenizer.read(tmp_path)
+    assert facts is not None
+    assert facts.token_map_digest is None
+    assert tokenizer.token_map(tmp_path) == {}
+
+
+def test_json_goes_before_a_vocabulary_of_another_format(tmp_path: Path) -> None:
+    _fast(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"damaged")
+    facts, found = tokenizer.read(tmp_path)
+    assert (facts and facts.vocabulary_size, found) == (3, [])
+
+
+def test_a_damaged_vocabulary_of_another_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(PIECES_24[:-3])
+    facts, (fault,) = tokenizer.read(tmp_path)
+    assert facts is None
+    assert (fault.id, fault.subject) == ("TOKENIZER_INVALID", "tokenizer.model")
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 0\n")
+    _, (fault,) = tokenizer.read(tmp_path)
+    assert '"IQ==" and "Ig==" both have the id 0' in fault.reason

@@ -16,6 +16,7 @@ BACKEND = "4.45.1"
 """The version that a platform runs where neither a flag nor its catalogue says another."""
 
 FIELD = "transformers_version"
+_TEXT = "text_config"
 _LONGEST = 60
 # Fields that are read only from this version on, with what older versions read instead.
 _NEWER_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -39,9 +40,11 @@ class Judged:
 
 
 def parsed(text: str) -> Version | None:
-    """A version by PEP 440; None for any other text."""
+    """A version by PEP 440; None for any other text, and for one that is too long to be one."""
     from packaging.version import InvalidVersion, Version
 
+    if len(text) > _LONGEST:
+        return None
     try:
         return Version(text)
     except InvalidVersion:
@@ -68,7 +71,7 @@ def check(config: Mapping[str, Any], supported: str) -> Judged:
     stated = config.get(FIELD)
     if stated is None:
         return _unknown(f"config.json has no {FIELD}, so nothing says which version saved the checkpoint.")
-    version = parsed(stated) if isinstance(stated, str) and len(stated) <= _LONGEST else None
+    version = parsed(stated) if isinstance(stated, str) else None
     if version is None:
         shown = json.dumps(stated)[:_LONGEST]
         return _unknown(f"config.json says {FIELD}: {shown}, which is no version by PEP 440 and cannot be compared.")
@@ -78,17 +81,39 @@ def check(config: Mapping[str, Any], supported: str) -> Judged:
     return Judged((), (f"the checkpoint was saved with {version}, which is at most {supported}", *remarks))
 
 
-def newer_fields(config: Mapping[str, Any], deployment: str) -> list[str]:
-    """A sentence for each field of a config that the deployment's version of transformers does not read."""
+def newer_fields(config: Mapping[str, Any], deployment: str, written: Mapping[str, Any]) -> list[str]:
+    """A sentence for each field of a config that the deployment's version of transformers does not read.
+
+    Args:
+        config: the checkpoint's config.json.
+        deployment: a version; nothing is said of what is none.
+        written: the config.json that is made of it.
+    """
     limit = parsed(deployment)
-    found = []
-    for field, (since, instead) in _NEWER_FIELDS.items():
-        first = parsed(since)
-        if config.get(field) is None or limit is None or first is None or limit >= first:
-            continue
-        spelled = f"; it is written as {' and '.join(instead)} too" if instead else ", which assumes its own default"
-        found.append(f"{field} is read from transformers {since} on, and not by {deployment}{spelled}")
-    return found
+    if limit is None:
+        return []
+    sections = [("", config, written), (f"{_TEXT}.", _section(config), _section(written))]
+    return [
+        f"{place}{field} is read from transformers {since} on, and not by {deployment}{_made_of(instead, carried)}"
+        for place, stated, carried in sections
+        for field, (since, instead) in _NEWER_FIELDS.items()
+        if stated.get(field) is not None and _before(limit, since)
+    ]
+
+
+def _section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    nested = config.get(_TEXT)
+    return nested if isinstance(nested, Mapping) else {}
+
+
+def _made_of(instead: tuple[str, ...], written: Mapping[str, Any]) -> str:
+    older = [field for field in instead if written.get(field) is not None]
+    return f"; it is written as {' and '.join(older)} too" if older else ", which assumes its own default"
+
+
+def _before(version: Version, since: str) -> bool:
+    first = parsed(since)
+    return first is not None and version < first
 
 
 def _release(version: Version) -> Version:

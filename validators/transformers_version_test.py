@@ -49,12 +49,31 @@ def test_what_is_no_version_gets_a_warning(stated: object) -> None:
     assert _ids(stated) == ["TRANSFORMERS_VERSION_UNKNOWN"]
 
 
+def test_a_number_of_thousands_of_digits_is_no_version() -> None:
+    assert transformers_version.parsed("9" * 5000) is None
+    assert str(transformers_version.parsed("9" * 50)) == "9" * 50
+
+
 def test_a_state_of_development_is_explained() -> None:
     (_, remark) = check({"transformers_version": "4.45.0.dev0"}, "4.45.1").why
     assert remark == "4.45.0.dev0 is a state of development before 4.45.0, and is compared as such"
 
 
-def test_fields_that_the_deployment_does_not_read_are_named() -> None:
-    found = transformers_version.newer_fields({"rope_parameters": {}, "dtype": "bfloat16", "rope_theta": 1.0}, "4.45.1")
-    assert [line.split(" ")[0] for line in found] == ["dtype", "rope_parameters"]
-    assert transformers_version.newer_fields({"rope_parameters": {}}, "5.0.0") == []
+def test_fields_that_the_deployment_does_not_read_are_named_with_what_is_written_for_it() -> None:
+    config = {"rope_parameters": {"rope_theta": 1.0}, "dtype": "bfloat16", "layer_types": ["full_attention"]}
+    written = {**config, "rope_theta": 1.0, "rope_scaling": None, "torch_dtype": "bfloat16"}
+    assert transformers_version.newer_fields(config, "4.45.1", written) == [
+        "dtype is read from transformers 4.56.0 on, and not by 4.45.1; it is written as torch_dtype too",
+        "rope_parameters is read from transformers 5.0.0 on, and not by 4.45.1; it is written as rope_theta too",
+        "layer_types is read from transformers 4.53.0 on, and not by 4.45.1, which assumes its own default",
+    ]
+
+
+def test_fields_of_a_nested_config_are_named_by_their_place() -> None:
+    (found,) = transformers_version.newer_fields({"text_config": {"dtype": "float16"}}, "4.55.4", {})
+    assert found.startswith("text_config.dtype is read from transformers 4.56.0 on, and not by 4.55.4, which")
+
+
+def test_nothing_is_said_of_fields_that_the_deployment_reads_or_that_say_nothing() -> None:
+    assert transformers_version.newer_fields({"rope_parameters": {"rope_theta": 1.0}}, "5.0.0", {}) == []
+    assert transformers_version.newer_fields({"dtype": None, "rope_theta": 1.0}, "4.45.1", {}) == []

@@ -28,8 +28,25 @@ class Outcome:
     failed: tuple[str, ...]
 
 
-def run(jobs: Sequence[Job], budgets: Sequence[int], repeats: int, workshop: Workshop, report: Report) -> Outcome:
-    """Runs all jobs; each is a step of the report, and one that fails does not stop the others."""
+def run(
+    jobs: Sequence[Job],
+    budgets: Sequence[int],
+    repeats: int,
+    workshop: Workshop,
+    report: Report,
+    *,
+    keep: bool = False,
+) -> Outcome:
+    """Runs all jobs; each is a step of the report, and one that fails does not stop the others.
+
+    Args:
+        jobs: in this order.
+        budgets: at each of which every job runs.
+        repeats: how often it does.
+        workshop: where checkpoints lie.
+        report: gets the steps.
+        keep: whether the checkpoints that the jobs start from stay, and of each job the last output.
+    """
     results: list[Result] = []
     skipped: dict[str, str] = {}
     failed: list[str] = []
@@ -40,17 +57,20 @@ def run(jobs: Sequence[Job], budgets: Sequence[int], repeats: int, workshop: Wor
                     skipped[job.name] = job.missing
                     step.lines.append(f"skipped: {job.missing}")
                     continue
-                results += _measure(job, budgets, repeats, workshop, step)
+                results += _measure(job, budgets, repeats, workshop, step, keep=keep)
         except StepFailed:
             failed.append(job.name)
-        for path in workshop.unneeded([other for other in jobs[number + 1 :] if not other.missing]):
+        coming = [other for other in jobs[number + 1 :] if not other.missing]
+        for path in () if keep else workshop.unneeded(coming):
             copying.remove(path)
     return Outcome(tuple(results), skipped, tuple(failed))
 
 
-def _measure(job: Job, budgets: Sequence[int], repeats: int, workshop: Workshop, step: StepRecord) -> list[Result]:
+def _measure(
+    job: Job, budgets: Sequence[int], repeats: int, workshop: Workshop, step: StepRecord, *, keep: bool
+) -> list[Result]:
     source = workshop.make(job.source)
-    destination = workshop.path("output")
+    destination = workshop.path(f"output-{job.name}" if keep else "output")
     size = copying.warm(source)
     copies: list[Copy] = []
     runs: dict[int, list[Run]] = {budget: [] for budget in budgets}
@@ -66,7 +86,8 @@ def _measure(job: Job, budgets: Sequence[int], repeats: int, workshop: Workshop,
                 runs[budget].append(workshop.run(job, destination, budget))
                 written[budget] = copying.bytes_of(destination)
         finally:
-            copying.remove(destination)
+            if not keep:
+                copying.remove(destination)
         console.tell(_progress(job, repeat, repeats, copies[-1], {budget: runs[budget][-1] for budget in budgets}))
     step.lines.append(f"{size} bytes of source, {repeats} runs at each of {len(budgets)} budgets")
     return [Result(job.name, budget, size, written[budget], tuple(copies), tuple(runs[budget])) for budget in budgets]

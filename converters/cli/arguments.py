@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from converters.cli import command_line
+from converters.cli.command_line import Given
 from reporting.diagnostics import Diagnostic, raise_all
 
-_KEY_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_ALIAS = re.compile(r"Alias for (?:--)?(\w+)\.?")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://).+")
-_MASK = "***"
-# Flags whose names have a word that secrets have, and whose values are none.
-_NO_SECRETS = frozenset(("num_speculative_tokens",))
 _HELP = frozenset(("--help", "-help", "-h", "--helpfull", "--helpshort", "-?"))
+_LONGEST_SHOWN = 100
+_TRUTHS = frozenset(("true", "false"))
+_SHORT_TRUTHS = frozenset(("t", "f", "1", "0"))
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
     """Whether --help is among the arguments (before a lone `--`)."""
-    return any(argument in _HELP for argument in _before_separator(arguments))
+    head = arguments[: list(arguments).index("--")] if "--" in arguments else arguments
+    return any(argument in _HELP for argument in head)
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str], positional: Sequence[str] = ()) -> list[str]:
+def parse(
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    positional: Sequence[str] = (),
+    *,
+    instead: str = "",
+    passed_over: Callable[[str], str] = lambda _: "",
+    found: Sequence[Diagnostic] = (),
+) -> list[str]:
     """Parses `argv` (with the program's name first) into `values`.
 
     Args:
         values: the program's flags.
         argv: what was given; `key=value` is read as `--key=value`.
         positional: names of the positional arguments; those in brackets may be left out.
+        instead: what takes positional arguments where this program takes none.
+        passed_over: says of words that are no positional arguments, but do no harm either, why.
+        found: what is known to be wrong already.
 
     Returns:
         The positional arguments.
@@ -38,112 +49,114 @@ def parse(values: flags.FlagValues, argv: Sequence[str], positional: Sequence[st
     Raises:
         RecastError: INVALID_FLAG for every argument that cannot be read.
     """
-    left = [argv[0], *_as_flags(argv[1:])]
-    found = _given_twice(left, values)
-    rest: list[str] = []
-    while True:
-        try:
-            rest = values(left, known_only=True)[1:]
-            break
-        except flags.Error as error:
-            name = _flag_in(str(error))
-            found.append(Diagnostic("INVALID_FLAG", _sentence(str(error)), subject=f"--{name}" if name else ""))
-            shorter = [argument for argument in left if not name or not _sets(argument, name)]
-            if not name or len(shorter) == len(left):
-                break
-            left = shorter
-    words = [argument for argument in rest if not argument.startswith("-")]
-    found.extend(_unknown(argument, values) for argument in rest if argument.startswith("-"))
-    found.extend(_miscounted(words, positional))
-    raise_all(found)
+    values(list(argv[:1]))
+    given = [one for one in command_line.read(argv[1:], values) if one.name or not passed_over(one.value or "")]
+    found = [*found, *_given_twice(given, values)]
+    found.extend(fault for one in given if one.name for fault in _taken(one, values))
+    apart, words = _words(given, values, flags_only=not positional)
+    found.extend(apart)
+    if not words[len(positional) :] and any(not one.known and one.alone for one in given):
+        # What seems to be missing may have been taken for the value of a flag that there is not.
+        raise_all(found)
+    raise_all([*found, *_miscounted(words, positional, instead)])
     return words
 
 
-def masked(arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
-    """The arguments as a report may show them: without what could be a secret.
-
-    Hidden are values of flags that the program does not have or whose names speak of secrets, and what follows a
-    URL's scheme.
-    """
-    shown: list[str] = []
-    hide_next = False
-    for argument in arguments:
-        name, separator, _ = argument.lstrip("-").partition("=")
-        spelled = argument.startswith("-") or bool(_KEY_VALUE.match(argument))
-        hidden = spelled and _is_secret(name, values)
-        if hide_next and not spelled:
-            shown.append(_MASK)
-        elif separator and hidden:
-            shown.append(f"{argument.split('=', 1)[0]}={_MASK}")
-        else:
-            shown.append(_URL.sub(rf"\1{_MASK}", argument))
-        hide_next = hidden and not separator
-    return shown
+def _taken(given: Given, values: flags.FlagValues) -> list[Diagnostic]:
+    """Gives a flag its value; returns what is wrong with it."""
+    if not given.known:
+        return [_unknown(given.name, values)]
+    flag = values[given.name]
+    if given.value is None:
+        return [_fault(given.name, f"--{given.name} needs a value.")]
+    try:
+        values(["", f"--{given.name}={given.value}"])
+    except flags.Error:
+        return [_fault(given.name, _refused(given, flag))]
+    if isinstance(flag.value, float) and not math.isfinite(flag.value):
+        return [_fault(given.name, _refused(given, flag))]
+    return []
 
 
-def _is_secret(name: str, values: flags.FlagValues) -> bool:
-    if name in _NO_SECRETS and name in values:
+def _refused(given: Given, flag: flags.Flag) -> str:
+    """Why a flag does not take its value."""
+    value = given.value or ""
+    shown = "***" if command_line.is_secret(given.name) else value
+    shown = f"--{given.name}={shown if len(shown) <= _LONGEST_SHOWN else f'{shown[:_LONGEST_SHOWN]}...'}"
+    parser = flag.parser
+    choices = getattr(parser, "enum_values", None)
+    if choices:
+        return f"{shown} is none of {', '.join(choices)}."
+    if flag.boolean:
+        return f"{shown} is neither true nor false."
+    if isinstance(parser, flags.IntegerParser) and not _is_whole(value, parser):
+        return f"{shown} is no whole number."
+    return f"{shown} is not {parser.syntactic_help or 'what the flag takes'}."
+
+
+def _is_whole(value: str, parser: flags.IntegerParser) -> bool:
+    try:
+        parser.convert(value)
+    except ValueError:
         return False
-    known = name in values or name.removeprefix("no") in values
-    return not known or any(word in name.lower() for word in ("token", "secret", "password", "credential", "api_key"))
+    return True
 
 
-def _given_twice(arguments: Sequence[str], values: flags.FlagValues) -> list[Diagnostic]:
+def _given_twice(given: Sequence[Given], values: flags.FlagValues) -> list[Diagnostic]:
     """Flags that were given different values under two of their names."""
-    given: dict[str, dict[str, str]] = {}
-    for argument in _before_separator(arguments[1:]):
-        name, separator, value = argument.lstrip("-").partition("=")
-        if not separator or name not in values:
+    found: dict[str, dict[str, str]] = {}
+    for one in given:
+        if one.name not in values or one.value is None:
             continue
-        alias = _ALIAS.fullmatch(values[name].help or "")
-        given.setdefault(alias.group(1) if alias else name, {})[name] = value
+        found.setdefault(command_line.own_name(one.name, values), {})[one.name] = one.value
     return [
-        Diagnostic("INVALID_FLAG", f"--{' and --'.join(sorted(named))} are one flag, but differ.", subject=f"--{flag}")
-        for flag, named in given.items()
+        _fault(flag, f"--{' and --'.join(sorted(named))} are one flag, but differ.")
+        for flag, named in found.items()
         if len(set(named.values())) > 1
     ]
 
 
-def _as_flags(arguments: Sequence[str]) -> list[str]:
-    head = _before_separator(arguments)
-    rewritten = [f"--{argument}" if _KEY_VALUE.match(argument) else argument for argument in head]
-    return rewritten + list(arguments[len(head) :])
-
-
-def _before_separator(arguments: Sequence[str]) -> list[str]:
-    return list(arguments[: list(arguments).index("--")] if "--" in arguments else arguments)
-
-
-def _unknown(argument: str, values: flags.FlagValues) -> Diagnostic:
-    name = argument.lstrip("-").split("=", 1)[0]
+def _unknown(name: str, values: flags.FlagValues) -> Diagnostic:
     near = difflib.get_close_matches(name, list(values), n=1)
     hint = f" Did you mean --{near[0]}?" if near else ""
-    return Diagnostic("INVALID_FLAG", f"There is no flag --{name}.{hint}", subject=f"--{name}")
+    return _fault(name, f"There is no flag --{name}.{hint}")
 
 
-def _miscounted(words: Sequence[str], positional: Sequence[str]) -> list[Diagnostic]:
+def _words(given: Sequence[Given], values: flags.FlagValues, *, flags_only: bool) -> tuple[list[Diagnostic], list[str]]:
+    """What is said of words that were meant as the value of a true/false flag, and all other words."""
+    found, words = [], []
+    before: Given | None = None
+    for one in given:
+        word = one.value or ""
+        switch = before is not None and before.known and before.alone and command_line.is_boolean(before.name, values)
+        if before is not None and switch and not one.name and _is_value(word, flags_only):
+            reason = f"The argument {word!r} has no meaning here. Did you mean --{before.name}={word}?"
+            found.append(Diagnostic("INVALID_FLAG", reason, subject=word))
+        elif not one.name:
+            words.append(word)
+        before = one
+    return found, words
+
+
+def _is_value(word: str, flags_only: bool) -> bool:
+    """Whether a word is no path, but true or false. A step of a checkpoint may be a directory of the name 0."""
+    return word.lower() in (_TRUTHS | _SHORT_TRUTHS if flags_only else _TRUTHS)
+
+
+def _miscounted(words: Sequence[str], positional: Sequence[str], instead: str) -> list[Diagnostic]:
     found = [
         Diagnostic("INVALID_FLAG", f"The argument {name} is missing.", subject=name)
         for name in positional[len(words) :]
         if not name.startswith("[")
     ]
-    extra = words[len(positional) :]
+    why = "" if positional else ": this command takes flags only"
+    more = f"; {instead}" if why and instead else ""
     found.extend(
-        Diagnostic("INVALID_FLAG", f"The argument {word!r} has no meaning here.", subject=word) for word in extra
+        Diagnostic("INVALID_FLAG", f"The argument {word!r} has no meaning here{why}{more}.", subject=word)
+        for word in words[len(positional) :]
     )
     return found
 
 
-def _flag_in(message: str) -> str:
-    match = re.search(r"--(?:no)?([A-Za-z_][A-Za-z0-9_]*)", message) or re.search(r"flag (\w+)", message)
-    return match.group(1) if match else ""
-
-
-def _sets(argument: str, name: str) -> bool:
-    spelled = argument.lstrip("-").split("=", 1)[0]
-    return argument.startswith("-") and spelled in (name, f"no{name}")
-
-
-def _sentence(message: str) -> str:
-    line = " ".join(message.split())
-    return line if line.endswith(".") else f"{line}."
+def _fault(name: str, reason: str) -> Diagnostic:
+    return Diagnostic("INVALID_FLAG", reason, subject=f"--{name}")

@@ -40,7 +40,6 @@ def define(values: flags.FlagValues) -> None:
 def problems(values: flags.FlagValues, paths: Sequence[str]) -> list[Diagnostic]:
     """What is wrong with the flags or with paths given as arguments."""
     found = run_flags.problems(values)
-    found += preflight.remote_path(values.hf_config_path or "", "--hf_config_path")
     for path in paths:
         remote = list(preflight.remote_path(path, "PATH"))
         found += remote

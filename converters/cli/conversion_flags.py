@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from absl import flags
 
 from converters.cli import run_flags
 from reporting.diagnostics import Diagnostic, raise_all
-from validators import preflight
 
 EXACTNESS = ("invertible", "as_requested")
 RESIDUE = ("keep", "drop", "refuse")
 _LARGEST_AUTO_BUDGET = 2 << 30
 _COMPRESSION = re.compile("none|zstd:([1-9]|1[0-9]|2[0-2])")
+TAKES_PATHS = "`recast convert SOURCE DESTINATION --to=FORMAT` takes paths"
 MAXTEXT_LAYOUTS = ("0.2.4", "0.2.5")
+_WITHOUT_USE = {
+    "hardware": "a conversion here never starts an accelerator.",
+    "skip_jax_distributed_system": "a conversion here does not start JAX.",
+    "lazy_load_tensors": "tensors are always read as they are needed.",
+    "simulated_cpu_devices_count": "the chunk grid does not depend on devices.",
+    "hf_access_token": "nothing is downloaded.",
+}
 _PATHS = ("hf_model_path", "load_parameters_path", "load_full_state_path", "base_output_directory", "hf_config_path")
 
 
@@ -103,26 +110,33 @@ def storage_request(values: flags.FlagValues) -> Mapping[str, Any]:
 
 
 def _define_trainer_settings(values: flags.FlagValues) -> None:
-    """Settings of MaxText's trainer: its command lines work here, and the settings have nothing to act on."""
+    """Settings of MaxText's own tools: their command lines work here, and the settings have nothing to act on."""
     note = "MaxText's setting, accepted so that its command lines work; "
-    flags.DEFINE_string("hardware", "cpu", note + "a conversion here never starts an accelerator.", flag_values=values)
-    flags.DEFINE_bool(
-        "skip_jax_distributed_system", True, note + "a conversion here does not start JAX.", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "lazy_load_tensors", True, note + "tensors are always read as they are needed.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "simulated_cpu_devices_count",
-        16,
-        note + "the chunk grid does not depend on devices.",
-        lower_bound=1,
-        flag_values=values,
-    )
+    flags.DEFINE_string("hardware", "cpu", note + _WITHOUT_USE["hardware"], flag_values=values)
+    flags.DEFINE_string("hf_access_token", "", note + _WITHOUT_USE["hf_access_token"], flag_values=values)
+    for name in ("skip_jax_distributed_system", "lazy_load_tensors"):
+        flags.DEFINE_bool(name, True, note + _WITHOUT_USE[name], flag_values=values)
+    name = "simulated_cpu_devices_count"
+    flags.DEFINE_integer(name, 16, note + _WITHOUT_USE[name], lower_bound=1, flag_values=values)
+
+
+def passed_over(word: str) -> str:
+    """Why an argument of MaxText's command lines that is no flag is passed over here; "" for all others.
+
+    MaxText's base.yml holds the defaults of its settings. Any other file of settings would have to be read.
+    """
+    if PurePath(word).name != "base.yml":
+        return ""
+    return f"{word} is not read: MaxText's base.yml holds defaults, and what differs from them is given as flags"
+
+
+def remarks(values: flags.FlagValues) -> list[str]:
+    """A line for each setting of MaxText that was given, and has nothing to act on."""
+    return [f"--{name} changes nothing: {why}" for name, why in _WITHOUT_USE.items() if values[name].present]
 
 
 def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Diagnostic] = ()) -> None:
-    """Checks that flags were given and are local paths where they are paths.
+    """Checks that flags were given, and that paths can be told.
 
     Args:
         values: parsed flags.
@@ -130,7 +144,7 @@ def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Dia
         more: what is wrong with flags that only one direction has.
 
     Raises:
-        RecastError: with all that is missing or remote.
+        RecastError: with all that is missing or wrong.
     """
     found = list(more)
     found.extend(run_flags.problems(values))
@@ -146,7 +160,6 @@ def require(values: flags.FlagValues, ids: Mapping[str, str], more: Sequence[Dia
             found.append(Diagnostic(error, f"--{name} was not given.", subject=f"--{name}"))
     for name in _PATHS:
         path = str(values[name].value or "") if name in values else ""
-        found.extend(preflight.remote_path(path, f"--{name}"))
         if path.encode("utf-8", "replace").decode("utf-8") != path:
             found.append(Diagnostic("INVALID_FLAG", f"--{name} is a path that is not UTF-8.", subject=f"--{name}"))
     raise_all(found)

@@ -10,7 +10,7 @@ from reporting.diagnostics import Diagnostic, RecastError
 
 _ID = "HF_MODEL_PATH_REQUIRED"
 _NOT_GIVEN = "--hf_model_path was not given"
-_FILES = "config.json and the safetensors files"
+_FILES = "config.json and the weights"
 
 
 def of(path: str, model_name: str) -> tuple[Path, list[Diagnostic]]:
@@ -33,8 +33,7 @@ def of(path: str, model_name: str) -> tuple[Path, list[Diagnostic]]:
     except RecastError as error:
         return Path(path), list(error.diagnostics)
     if snapshot is None:
-        # A path that is no directory either is told with the path when it is opened.
-        return Path(path), [] if path else [_not_downloaded(model_name, found[0])]
+        return Path(path), [_neither(path) if path else _not_downloaded(model_name, found[0])]
     return snapshot, []
 
 
@@ -45,6 +44,18 @@ def _undecided(model_name: str, hub_ids: tuple[str, ...]) -> Diagnostic:
         return Diagnostic(_ID, reason, suggestion=suggestion, subject="--hf_model_path")
     hint = f"; {model_name} is no published name, which would have a default" if model_name else ""
     return Diagnostic(_ID, f"{_NOT_GIVEN}{hint}.", subject="--hf_model_path")
+
+
+def _neither(path: str) -> Diagnostic:
+    """Of what may be a directory or a hub id."""
+    return Diagnostic(
+        "SOURCE_NOT_FOUND",
+        f"{path} does not exist, and for a model of this id on the Hugging Face Hub the local cache "
+        f"{hub_cache.root()} does not hold config and weights; Recast downloads nothing yet.",
+        suggestion=f"Check the path; or, if the id is meant, run `hf download {path}`, which fills that cache, and "
+        "repeat the command.",
+        subject=path,
+    )
 
 
 def _not_downloaded(model_name: str, hub_id: str) -> Diagnostic:

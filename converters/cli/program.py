@@ -6,16 +6,16 @@ import dataclasses
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from absl import app, flags
 
-from converters.cli import arguments, error_prefix, usage
+from converters.cli import arguments, command_line, error_prefix, local_paths, report_place, usage
 from reporting import console, json_report, termination, text
-from reporting.diagnostics import Diagnostic, RecastError
+from reporting.diagnostics import RecastError, raise_all
 from reporting.report import Report, StepFailed
 
 
@@ -33,6 +33,9 @@ class Program:
         reports: whether a run that succeeds ends with a FINAL REPORT, or what says so of what `prepare` made; a failing
             one always does.
         supervised: whether `execute` runs in a child process, so that a kill is reported; for what takes long.
+        instead: what takes paths as arguments, where this takes flags only.
+        passed_over: says why an argument that is no flag is accepted without use; "" where it is not.
+        remarks: says which flags were accepted without use, and why.
     """
 
     name: str
@@ -43,6 +46,9 @@ class Program:
     positional: tuple[str, ...] = ()
     reports: bool | Callable[[Any], bool] = True
     supervised: bool = False
+    instead: str = ""
+    passed_over: Callable[[str], str] = lambda _: ""
+    remarks: Callable[[flags.FlagValues], list[str]] = lambda _: []
 
 
 class Terminated(KeyboardInterrupt):
@@ -62,7 +68,8 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
     program.define(values)
     usage.define_common(values)
     given = list(sys.argv if argv is None else argv)
-    report = Report(shlex.join([program.name, *arguments.masked(given[1:], values)]))
+    report = Report(shlex.join([program.name, *command_line.masked(given[1:], values)]))
+    report.conceal = command_line.conceal(given[1:], values, parsed=False)
     prepared: list[Any] = []
 
     def parse(arguments_given: Sequence[str]) -> list[str]:
@@ -70,14 +77,26 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
         if arguments.asks_for_help(arguments_given[1:]):
             console.show(usage.render(program.name, program.summary, program.positional, values))
             sys.exit(0)
+        misplaced = report_place.problems(given[1:], values, program.positional)
         try:
-            with report.step("parse_args"):
-                positional = arguments.parse(values, arguments_given, program.positional)
-                prepared.append(program.prepare(values, positional))
+            with report.step("parse_args") as step:
+                positional = arguments.parse(
+                    values,
+                    arguments_given,
+                    program.positional,
+                    instead=program.instead,
+                    passed_over=program.passed_over,
+                    found=misplaced,
+                )
+                step.lines.extend(_without_use(program, values, given[1:]))
+                prepared.append(_prepared(program, values, positional))
         except StepFailed:
             _name(report, values)
+            if misplaced or local_paths.is_remote(values, report_place.FLAG):
+                values[report_place.FLAG].unparse()
             sys.exit(conclude(report, values))
         _name(report, values)
+        report.conceal = command_line.conceal(given[1:], values, parsed=True)
         return list(arguments_given[:1])
 
     def run(_: Sequence[str]) -> NoReturn:
@@ -146,6 +165,26 @@ def write_reports(report: Report, directory: Path) -> tuple[Path, ...]:
     return tuple(path for path, _ in pairs)
 
 
+def _prepared(program: Program, values: flags.FlagValues, positional: Sequence[str]) -> Any:
+    """What `execute` takes; raises RecastError for what the program finds wrong, and for paths that are not local."""
+    remote = local_paths.remote(values)
+    try:
+        prepared = program.prepare(values, positional)
+    except RecastError as error:
+        raise RecastError([*error.diagnostics, *remote]) from error
+    raise_all(remote)
+    return prepared
+
+
+def _without_use(program: Program, values: flags.FlagValues, given: Sequence[str]) -> Iterator[str]:
+    """What was accepted and changes nothing, a line each."""
+    for one in command_line.read(given, values):
+        why = "" if one.name else program.passed_over(one.value or "")
+        if why:
+            yield why
+    yield from program.remarks(values)
+
+
 def _name(report: Report, values: flags.FlagValues) -> None:
     """Gives the report the prefix of names that the flags ask for."""
     if error_prefix.FLAG in values:
@@ -182,8 +221,3 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise Terminated("SIGTERM")
-
-
-def usage_error(reason: str, *, subject: str = "", suggestion: str = "") -> RecastError:
-    """An error in the command line."""
-    return RecastError([Diagnostic("INVALID_FLAG", reason, subject=subject, suggestion=suggestion)])

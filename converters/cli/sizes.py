@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from reporting.diagnostics import Diagnostic, RecastError
 
@@ -19,20 +20,24 @@ _UNITS = {
     "TIB": 2**40,
 }
 
+_SIZE = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*")
+_LARGEST = (1 << 63) - 1
+_LONGEST_SHOWN = 100
+
 
 def parse(text: str, flag: str) -> int:
     """Bytes.
 
     Raises:
-        RecastError: INVALID_FLAG if the text is no size of at least one byte.
+        RecastError: INVALID_FLAG if the text is no size from one byte to what a file can have.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).upper()) if match else None
-    size = int(float(match.group(1)) * unit) if match and unit else 0
-    if size < 1:
-        raise RecastError.of(
-            "INVALID_FLAG", f"--{flag}={text} is not a size such as 5GB or 512MiB.", subject=f"--{flag}"
-        )
+    size = int(Fraction(match.group(1)) * unit) if match and unit else 0
+    if not 1 <= size <= _LARGEST:
+        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+        reason = f"--{flag}={shown} is not a size such as 5GB or 512MiB."
+        raise RecastError.of("INVALID_FLAG", reason, subject=f"--{flag}")
     return size
 
 

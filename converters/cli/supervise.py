@@ -32,12 +32,15 @@ _PR_SET_PDEATHSIG = 1
 _NEAR = 0.1
 _LONGEST_TRACE = 1 << 16
 _EXIT_LIBRARY = 3
-_WHY: Mapping[signal.Signals, str] = {
+_WHY: Mapping[int, str] = {
     signal.SIGKILL: "somebody, or what runs this machine, killed it.",
     signal.SIGBUS: "probably a file of the source was shortened, or could not be read any more, while it was mapped.",
     signal.SIGHUP: "its terminal or session ended.",
+    **dict.fromkeys(
+        (signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE), "code that is not Python's crashed."
+    ),
 }
-_CRASHED = "code that is not Python's crashed."
+_SENT = "somebody, or what runs this machine, sent it."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def run(work: Callable[[Callable[[], None]], int], report: Report, name: str, co
     if shared.concluded is not None:
         return shared.concluded
     shared.restore(report)
-    found = _describe(signal.Signals(-code), memory.oom_kills() - kills, look)
+    found = _describe(-code, memory.oom_kills() - kills, look)
     _blame(report, dataclasses.replace(found, stack=_trace(traces)), name)
     return conclude()
 
@@ -147,7 +150,7 @@ def _looked(worker: int, before: _Look) -> _Look:
     return _Look(min(memory.bounds(), key=lambda bound: bound.left + bound.swap, default=None), held)
 
 
-def _describe(number: signal.Signals, oom_kills: int, look: _Look) -> Diagnostic:
+def _describe(number: int, oom_kills: int, look: _Look) -> Diagnostic:
     bound = look.bound
     seen = ""
     if bound is not None:
@@ -161,8 +164,16 @@ def _describe(number: signal.Signals, oom_kills: int, look: _Look) -> Diagnostic
         return Diagnostic("OUT_OF_MEMORY", f"The worker process was killed (SIGKILL), probably for memory.{seen}")
     if number in _FORWARDED:
         return Diagnostic("TERMINATED", "The run was told to stop; no output was completed.")
-    why = _WHY.get(number, _CRASHED)
-    return Diagnostic("WORKER_KILLED", f"The worker process was ended by {number.name}: {why}{seen}")
+    why = _WHY.get(number, _SENT)
+    return Diagnostic("WORKER_KILLED", f"The worker process was ended by {_signal_name(number)}: {why}{seen}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Real-time signals have no names of their own but the first and the last.
+        return f"signal {number}"
 
 
 def _blame(report: Report, found: Diagnostic, name: str) -> None:

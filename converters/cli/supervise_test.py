@@ -28,11 +28,13 @@ FULL = Bound(4 * GIB, 4 * GIB - 100, "the cgroup limit of 4294967296 bytes")
         (signal.SIGBUS, 1, FULL, "WORKER_KILLED", 5, "SIGBUS: probably a file of the source was shortened"),
         (signal.SIGSEGV, 0, FULL, "WORKER_KILLED", 5, "SIGSEGV: code that is not Python's crashed"),
         (signal.SIGHUP, 0, ROOMY, "WORKER_KILLED", 5, "SIGHUP: its terminal"),
+        (signal.SIGUSR1, 0, ROOMY, "WORKER_KILLED", 5, "SIGUSR1: somebody, or what runs this machine, sent it"),
+        (signal.SIGRTMIN + 1, 0, ROOMY, "WORKER_KILLED", 5, f"by signal {signal.SIGRTMIN + 1}: somebody"),
         (signal.SIGTERM, 0, ROOMY, "TERMINATED", 143, "told to stop"),
     ],
 )
 def test_the_signal_and_the_memory_decide_what_is_said(
-    number: signal.Signals, kills: int, bound: Bound | None, id: str, code: int, says: str
+    number: int, kills: int, bound: Bound | None, id: str, code: int, says: str
 ) -> None:
     found = supervise._describe(number, kills, _Look(bound, 123_456_789))
     assert (found.id, found.exit_code) == (id, code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from converters.engine import values
+from converters.engine import comparison_grids, values
 from converters.engine.values import AnyArray
 from converters.formats.base import Region
 
@@ -75,51 +75,35 @@ def first_difference(region: Region, expected: AnyArray, found: AnyArray) -> Dif
         The difference with coordinates of the whole array, or None.
     """
     wide = expected.dtype if expected.dtype == found.dtype else _wide(expected, found)
-    ours, theirs = expected.reshape(-1), _flat(found)
-    count, first, largest = 0, -1, 0.0
+    count, largest = 0, 0.0
+    first: tuple[int, ...] | None = None
     with np.errstate(all="ignore"):
-        for start in range(0, ours.size, _BLOCK):
-            a = ours[start : start + _BLOCK].astype(wide, copy=False)
-            b = theirs[start : start + _BLOCK].astype(wide, copy=False)
-            mask = _bits(a) != _bits(b)
+        for box in blocks(tuple((0, size) for size in expected.shape)):
+            at: tuple[Any, ...] = (*(slice(start, stop) for start, stop in box), ...)
+            a, b = expected[at].astype(wide, copy=False), found[at].astype(wide, copy=False)
+            mask = np.asarray(_bits(a) != _bits(b))
             if not mask.any():
                 continue
             count += int(np.count_nonzero(mask))
-            first = start + int(np.argmax(mask)) if first < 0 else first
+            if first is None:
+                first = _first(mask, box)
             largest = max(largest, _largest(a[mask], b[mask]))
-    if first < 0:
+    if first is None:
         return None
-    shape = tuple(stop - start for start, stop in region)
-    local = np.unravel_index(first, shape) if shape else ()
-    where = tuple(int(n) + start for n, (start, _) in zip(local, region, strict=True))
-    return Difference(count, where, str(ours[first]), str(theirs[first]), largest)
+    where = tuple(n + start for n, (start, _) in zip(first, region, strict=True))
+    return Difference(count, where, str(expected[first]), str(found[first]), largest)
 
 
-def fitted_box(shape: Sequence[int], chunk: Sequence[int] | None, itemsize: int, limit: int) -> tuple[int, ...]:
-    """A box size of whole chunks and at most `limit` bytes, unless a chunk is larger: then it is cut.
-
-    Args:
-        shape: of the array.
-        chunk: its chunks, None where any region costs the same; then boxes are contiguous ranges.
-        itemsize: bytes of an element.
-        limit: bytes of a box.
-    """
-    box = [max(1, min(n, size)) for n, size in zip(chunk or [1] * len(shape), shape, strict=True)]
-    for axis in reversed(range(len(box))):
-        times = limit // (math.prod(box) * itemsize)
-        box[axis] = min(max(shape[axis], 1), box[axis] * max(times, 1))
-        if box[axis] < shape[axis]:
-            break
-    for axis in range(len(box)):
-        rest = math.prod(box) // box[axis] * itemsize
-        if rest * box[axis] <= limit:
-            break
-        box[axis] = max(1, limit // rest)
-    return tuple(box)
+def blocks(region: Region) -> Iterator[Region]:
+    """A region cut, in C order, into ranges whose temporaries stay in the cache."""
+    shape = [stop - start for start, stop in region]
+    return comparison_grids.parts(region, comparison_grids.grown(shape, None, 1, _BLOCK))
 
 
-def _flat(array: AnyArray) -> AnyArray:
-    return np.ascontiguousarray(array).reshape(-1)
+def _first(mask: AnyArray, box: Region) -> tuple[int, ...]:
+    """The first place that is set, counted from where the box was counted from."""
+    local = np.unravel_index(int(np.argmax(mask)), mask.shape) if mask.shape else ()
+    return tuple(int(n) + start for n, (start, _) in zip(local, box, strict=True))
 
 
 def _wide(first: AnyArray, second: AnyArray) -> np.dtype[np.generic]:

@@ -1,12 +1,8 @@
-"""Differences against plain NumPy, and boxes against their promises."""
-
-import math
+"""Differences against plain NumPy."""
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from converters.engine import comparing
 
@@ -67,16 +63,10 @@ def test_regions_of_one_array_are_joined_to_the_nearest_coordinate() -> None:
     assert differences.bytes == 24
 
 
-SIZES = st.lists(st.integers(1, 40), min_size=0, max_size=4)
-
-
-@given(SIZES, st.data())
-def test_a_box_lies_in_the_array_and_within_the_limit_where_chunks_allow(shape: list[int], data: st.DataObject) -> None:
-    chunk = data.draw(st.none() | st.tuples(*(st.integers(1, n) for n in shape)))
-    limit = data.draw(st.integers(1, 5000))
-    box = comparing.fitted_box(shape, chunk, 2, limit)
-    assert all(1 <= n <= size for n, size in zip(box, shape, strict=True))
-    assert math.prod(box) * 2 <= max(limit, 2)
-    if chunk is not None and math.prod(chunk) * 2 <= limit:
-        aligned = (n % c == 0 or n == size for n, c, size in zip(box, chunk, shape, strict=True))
-        assert all(aligned)
+def test_views_that_do_not_lie_in_order_are_compared_by_coordinate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "_BLOCK", 4)
+    ours = np.arange(60, dtype=np.float32).reshape(5, 12)
+    theirs = ours.copy()
+    theirs[2, 7], theirs[4, 3] = 0, 1
+    found = comparing.first_difference(((100, 104), (0, 6)), ours[1:, 3:9], np.asfortranarray(theirs)[1:, 3:9])
+    assert found == comparing.Difference(2, (101, 4), "31.0", "0.0", 50.0)

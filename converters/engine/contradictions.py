@@ -13,8 +13,8 @@ from mappings.language.layout import Layout, bind_layout
 from mappings.language.options import listed_values
 from reporting.diagnostics import Diagnostic
 
-# "layers.3", "layers_3", "experts.12": what is counted, and the number.
-_NUMBERED = re.compile(r"([A-Za-z]+)[._](\d+)(?=[._]|$)")
+# "layers.3", "layers_3", "experts.12": what is counted, and the number. No model has ten digits of anything.
+_NUMBERED = re.compile(r"([A-Za-z]+)[._](\d{1,9})(?=[._]|$)")
 
 
 def find(

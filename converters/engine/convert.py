@@ -18,6 +18,7 @@ from converters.engine import (
     restacking,
     resume,
     running,
+    tensor_scales,
     verify,
 )
 from converters.engine import record as record_lib
@@ -61,6 +62,7 @@ def run(request: ConversionRequest, report: Report) -> str:
             return plan_document.render(plan(request, opened, report))
         report.destination = str(request.destination)
         digest = request.digest(opened.fingerprint + model.fingerprint(request, opened))
+        Staging(request.destination).settle()
         if _already_complete(request, digest, report):
             return ""
         prepared = prepare(request, opened, report, _earlier_grid(request, digest))
@@ -130,19 +132,19 @@ def _convert(
             if resumed.records:
                 step.lines.append(f"continued: {len(resumed.records)} units were already written")
         with report.step("verify") as step:
-            samples = _verify(request, prepared, staging, guard)
+            samples = _verify(request, digest, prepared, staging, guard)
             step.lines.append(f"{samples} elements read back and compared by coordinate")
         with report.step("commit") as step:
-            _check_unchanged(prepared.opened, request)
+            _check_unchanged(request, digest, prepared.opened)
             residue_elements = _carry(request, prepared, staging)
             staging.forget_an_earlier_closing()
-            entries = requantizing.entries(outcome.tensor_entries(prepared.plan), prepared.blocks, staging)
+            entries = requantizing.entries(outcome.tensor_entries(prepared.plan), prepared.form, staging)
             listed = manifest.describe(staging.root, entries, digest, prepared.plan.threads, guard.check)
             staging.path(manifest.FILE).write_text(listed, "utf-8")
             guard.check()
             outcome.peak_bytes = guard.peak_bytes
             _tell(report, prepared, outcome, residue_elements, samples, started)
-            step.lines.extend(requantizing.tell(report, prepared.blocks, staging))
+            step.lines.extend(requantizing.tell(report, prepared.form, staging))
             step.lines.extend(_closing_lines(prepared, outcome, residue_elements))
         last = drivers.driver_of(request.target_format).last(prepared.sides)
         _finish(request, staging, manifest.done(listed, digest), report, last)
@@ -167,11 +169,11 @@ def _leave(staging: Staging, begun: bool, code: int, barred: bool = False) -> No
     staging.keep()
 
 
-def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging, guard: MemoryGuard) -> int:
+def _verify(request: ConversionRequest, digest: str, prepared: Prepared, staging: Staging, guard: MemoryGuard) -> int:
     source = prepared.opened.reader()
     plan = prepared.plan
     target = drivers.reader_of(request, staging, plan)
-    stored = requantizing.Codes(target, plan, prepared.blocks)
+    stored = requantizing.Codes(target, plan, prepared.form)
     chosen = list(verify.sample(plan, prepared.opened.source, seed=len(plan.arrays)))
     # Each reading decodes a chunk of either side: as many at a time as the budget has room for.
     at_a_time = max(1, min(plan.threads, request.memory_budget // max(_largest_reading(plan), 1)))
@@ -183,9 +185,10 @@ def _verify(request: ConversionRequest, prepared: Prepared, staging: Staging, gu
     with ThreadPoolExecutor(at_a_time) as pool:
         found = [diagnostic for several in pool.map(compare, chosen) for diagnostic in several]
     samples = sum(len(points.target_at) for _, points in chosen)
+    found.extend(tensor_scales.check(plan, prepared.form, staging, source, target, guard.check))
     found.extend(verify.check_names(prepared.plan, target.names()))
     if found:
-        _check_unchanged(prepared.opened, request)
+        _check_unchanged(request, digest, prepared.opened)
     raise_all(found)
     return samples
 
@@ -195,15 +198,15 @@ def _largest_reading(plan: Plan) -> int:
     return max((2 * array.read_bytes + 2 * array.unit_bytes for array in plan.arrays.values()), default=0)
 
 
-def _check_unchanged(opened: Opened, request: ConversionRequest) -> None:
-    if opened.fingerprint_now() != opened.fingerprint:
+def _check_unchanged(request: ConversionRequest, digest: str, opened: Opened) -> None:
+    if request.digest(opened.fingerprint_now() + model.fingerprint(request, opened)) != digest:
         raise RecastError.of("SOURCE_CHANGED", "The source changed during the run.", subject=str(request.source))
 
 
 def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> int:
     """Puts config, tokenizer, record and residue beside the weights; returns the residue's size in elements."""
     sides, plan = prepared.sides, prepared.plan
-    model.carry(request, prepared.model, plan, staging)
+    model.carry(request, prepared.model, plan, staging, requantizing.announced(prepared.form, plan))
     journal = residue_lib.Journal(staging.folder / resume.RESIDUE)
     if sides.state is not None:
         restacking.carry_residue(prepared.residue, plan, journal)

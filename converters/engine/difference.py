@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from converters.engine import comparison_plan, pairing, recompute, values
+from converters.engine import comparing, comparison_plan, pairing, recompute, values
 from converters.engine.binding import Sides
 from converters.engine.comparing import Difference, Differences
+from converters.engine.gather import within
 from converters.engine.pairing import Checkpoint, Question
 from converters.engine.plan import ArrayPlan, Plan
 from converters.engine.residue import EMPTY, Residue
+from converters.engine.second_side import SecondSide
 from converters.engine.values import AnyArray, Operation, ValuePath
 from converters.formats.base import Region, TensorInfo
 from mappings.language.keeping import is_kept
@@ -94,16 +96,26 @@ def compare(comparison: Comparison, budget: int, progress: str) -> tuple[int, li
 
     Returns:
         How many bytes of the second side were compared, and each tensor that differs.
+
+    Raises:
+        RecastError: MEMORY_PLAN, OUT_OF_MEMORY, and what reading raises.
     """
+    comparison_plan.check_memory(comparison.plan, budget)
     first, second = comparison.first, comparison.second
     ours, theirs = (pairing.residue_of(side) if comparison.mapped else Residue(EMPTY) for side in (first, second))
-    target = second.opened.source
+    stored_side = SecondSide(second.opened.source, comparison.plan)
     differences = Differences()
 
     def visit(name: str, region: Region, expected: AnyArray) -> None:
-        stored = target.read(name, region)
-        differences.compare(name, region, expected, _logical(name, region, stored, comparison.readings[name], theirs))
-        target.release(name, region)
+        reading = comparison.readings[name]
+
+        def take(part: Region, stored: AnyArray) -> None:
+            # In blocks where values are computed: those of a whole chunk would take memory that no plan counts.
+            for box in comparing.blocks(part) if reading.ops else (part,):
+                found = _logical(name, box, within(stored, part, box), reading, theirs)
+                differences.compare(name, box, within(expected, region, box), found)
+
+        stored_side.each(name, region, take)
 
     recompute.each_region(comparison.plan, first.opened.source, ours, budget, visit, progress)
     found = sorted(differences.arrays.items())
@@ -113,7 +125,8 @@ def compare(comparison: Comparison, budget: int, progress: str) -> tuple[int, li
 def _logical(name: str, region: Region, stored: AnyArray, reading: Reading, residue: Residue) -> AnyArray:
     if not reading.ops:
         return stored
-    out = values.decode(np.ascontiguousarray(stored), reading.ops, reading.dtype)
+    stored = np.ascontiguousarray(stored)
+    out = values.decode(stored, reading.ops, reading.dtype)
     if name in residue.arrays():
         residue.peek(name, region, stored, out)
     return out

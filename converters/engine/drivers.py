@@ -16,13 +16,13 @@ from converters.engine.plan import Plan
 from converters.engine.request import ConversionRequest
 from converters.engine.staging import Staging
 from converters.engine.values import AnyArray
-from converters.formats import orbax_extended, torch_source
+from converters.formats import orbax_directory, orbax_extended, torch_source
 from converters.formats.base import Declared, Reader, Sink, Source
 from converters.formats.orbax_extended import Extended
 from converters.formats.orbax_metadata import Leaf
 from converters.quantized import opening
 from converters.quantized.reader import DecodingReader
-from reporting.diagnostics import RecastError
+from reporting.diagnostics import Diagnostic, RecastError
 from validators import quantization
 
 
@@ -97,17 +97,52 @@ def recognize(path: Path) -> str:
     """
     if not path.exists():
         raise RecastError.of("SOURCE_NOT_FOUND", f"{path} does not exist.", subject=str(path))
-    if path.is_file() or any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
-        return "hf"
-    if torch_source.is_here(path):
+    if path.is_file() or _is_hf(path):
         return "hf"
     marks = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "items")
     if any((path / mark).exists() for mark in marks) or any(entry.name.isdigit() for entry in path.iterdir()):
         return "maxtext"
-    raise RecastError.of(
-        "SOURCE_NOT_RECOGNIZED",
-        f"{path} holds neither safetensors files nor an Orbax checkpoint.",
-        subject=str(path),
+    reason = f"{path} holds no safetensors files, no pytorch_model.bin and no Orbax checkpoint"
+    raise _told(Diagnostic("SOURCE_NOT_RECOGNIZED", reason, subject=str(path)), "", path)
+
+
+def _is_hf(directory: Path) -> bool:
+    names = ("*.safetensors", "*.safetensors.index.json")
+    return any(any(directory.glob(name)) for name in names) or torch_source.is_here(directory)
+
+
+def _is_maxtext(path: Path) -> bool:
+    try:
+        orbax_directory.resolve(path)
+    except RecastError:
+        return False
+    return True
+
+
+def _open(format: str, path: Path) -> Opened:
+    try:
+        return _with_kept(_open_hf(path) if format == "hf" else _open_maxtext(path))
+    except RecastError as error:
+        if [diagnostic.id for diagnostic in error.diagnostics] != ["SOURCE_NOT_RECOGNIZED"]:
+            raise
+        raise _told(error.diagnostics[0], format, path) from None
+
+
+def _told(unread: Diagnostic, format: str, path: Path) -> RecastError:
+    """What is wrong with a path that is not of the format that was wanted, and what it is, where that can be seen."""
+    is_gguf = path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.gguf")))
+    if format == "hf" and _is_maxtext(path):
+        what, suggestion = "a MaxText checkpoint", "Give it to `recast maxtext-to-hf`."
+    elif format == "maxtext" and (_is_hf(path) or path.suffix == ".safetensors"):
+        what = "a Hugging Face checkpoint"
+        suggestion = "Give it to `recast hf-to-maxtext`."
+    elif is_gguf:
+        what = "GGUF, as llama.cpp reads it"
+        suggestion = "Give the directory of the Hugging Face checkpoint that the GGUF file was made from."
+    else:
+        return RecastError([unread])
+    return RecastError(
+        [dataclasses.replace(unread, reason=f"{unread.reason.rstrip('.')}; it is {what}.", suggestion=suggestion)]
     )
 
 
@@ -406,13 +441,11 @@ def _digest(fingerprints: Sequence[Any]) -> str:
 
 _DRIVERS: Mapping[str, Driver] = {
     "hf": Driver(
-        lambda path: _with_kept(_open_hf(path)),
+        lambda path: _open("hf", path),
         _hf_sink,
         _hf_reader,
         False,
         lambda _: ("config.json", "model.safetensors.index.json"),
     ),
-    "maxtext": Driver(
-        lambda path: _with_kept(_open_maxtext(path)), _maxtext_sink, _maxtext_reader, True, _step_directory
-    ),
+    "maxtext": Driver(lambda path: _open("maxtext", path), _maxtext_sink, _maxtext_reader, True, _step_directory),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -16,7 +17,7 @@ from converters.engine.gather import Gatherer
 from converters.engine.journal import UnitRecord
 from converters.engine.plan import Box, Group, Plan, Unit
 from converters.engine.values import AnyArray
-from converters.formats.base import Sink, Source
+from converters.formats.base import Source, Writer
 from mappings.language import regions
 
 Done = Collection[tuple[str, Box]]
@@ -95,7 +96,7 @@ class Executor:
         self,
         plan: Plan,
         source: Source,
-        sink: Sink,
+        sink: Writer,
         *,
         budget: int,
         residue_in: residue_lib.Residue,
@@ -168,13 +169,15 @@ class Executor:
         try:
             if self._stop.is_set():
                 return
-            for unit, logical in gatherer.gather(group.units):
+            for unit, logical in _made(gatherer, group):
                 path = unit.array.path
                 stored = values.encode(logical, path.target_ops, path.target_dtype)
                 lost = self._keep_residue(unit, logical, stored)
                 digest = _digest(stored)
                 self._sink.write(unit.array.info.name, unit.box, stored)
                 self._record(UnitRecord(unit.array.info.name, unit.box, digest, dict(largest), lost, stored.nbytes))
+                # Let go before the next unit is made, which the plan counts on.
+                del logical, stored
                 if self._stop.is_set():
                     return
         finally:
@@ -204,6 +207,12 @@ class Executor:
         for unit in group.units:
             for part in unit.array.parts_in(unit.box):
                 self._source.release(part.source, regions.source_box(part))
+
+
+def _made(gatherer: Gatherer, group: Group) -> Iterator[tuple[Unit, AnyArray]]:
+    if not group.in_turn:
+        return gatherer.gather(group.units)
+    return itertools.chain.from_iterable(gatherer.gather((unit,)) for unit in group.units)
 
 
 def _digest(stored: AnyArray) -> str:

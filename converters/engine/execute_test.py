@@ -91,7 +91,8 @@ def test_there_and_back_every_bit_is_the_source(tmp_path: Any, scan: str, rope: 
 
 def test_every_element_is_written_once() -> None:
     sides = _sides("hf", "maxtext", {"scan": "true"})
-    sink, _ = _run(sides, MemorySource(_weights(sides)))
+    sink, plan = _run(sides, MemorySource(_weights(sides)))
+    assert set(sink.writes) == set(plan.arrays)
     assert all((count == 1).all() for count in sink.writes.values())
 
 
@@ -113,10 +114,11 @@ def test_each_read_lies_in_one_chunk_of_the_source() -> None:
     name = "params.params.decoder.layers.self_attention.query.kernel"
     source = MemorySource(weights, {name: (20, 1, 6, 32)})
     _run(sides, source)
-    for read, region in source.reads:
-        if read == name:
-            assert region[0][0] // 20 == (region[0][1] - 1) // 20
-            assert region[1][1] - region[1][0] == 1
+    regions = [region for read, region in source.reads if read == name]
+    assert sum(math.prod(stop - start for start, stop in region) for region in regions) == weights[name].size
+    for region in regions:
+        assert region[0][0] // 20 == (region[0][1] - 1) // 20
+        assert region[1][1] - region[1][0] == 1
 
 
 # Grids that others write, of the kernels [48, 3 layers, 50] and [48, 3, 6, 32] and their like: whole leaves, all layers
@@ -136,7 +138,8 @@ def test_any_grid_gives_the_same_arrays(grid: str, target: str) -> None:
     weights = _weights(sides)
     expected, _ = _run(sides, MemorySource(weights))
     chunks = {name: FOREIGN[grid](array.shape) for name, array in weights.items()}
-    found, _ = _run(sides, MemorySource(weights, chunks))
+    found, plan = _run(sides, MemorySource(weights, chunks))
+    assert set(expected.arrays) == set(found.writes) == set(plan.arrays)
     assert all((count == 1).all() for count in found.writes.values())
     for name, array in expected.arrays.items():
         assert array.tobytes() == found.arrays[name].tobytes(), name
@@ -196,7 +199,10 @@ def test_samples_agree_with_what_was_written() -> None:
     source = MemorySource(_weights(sides))
     sink, plan = _run(sides, source)
     target = MemorySource(sink.arrays)
-    for array, points in verify.sample(plan, source, seed=1):
+    sampled = list(verify.sample(plan, source, seed=1))
+    assert {array.info.name for array, _ in sampled} == set(plan.arrays)
+    for array, points in sampled:
+        assert len(points.source_at) > 0
         assert verify.compare(array, points, source, target, KEEP_NOTHING) == []
 
 

@@ -14,15 +14,21 @@ from converters.engine import comparison_plan, recompute, requantizing, values, 
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides, check_header, family_for, layout_for
 from converters.engine.comparing import Difference, Differences
+from converters.engine.gather import within
 from converters.engine.pairing import Checkpoint, Subject
 from converters.engine.plan import ArrayPlan, Plan
+from converters.engine.second_side import SecondSide
 from converters.engine.values import AnyArray, ValuePath
 from converters.formats.base import Region, TensorInfo
 from mappings.language.layout import Layout
 from reporting.diagnostics import Diagnostic, RecastError
 
 _CONFIG = "config.json"
-_SUGGESTION = "Do not use the destination; convert again, and report this with report.json if it happens again."
+_SUGGESTION = (
+    "`verify` proves one conversion. If several lie between the two, and one of them rounded, verify each of them, or "
+    "see the differences with `recast diff`. If it was one, do not use the destination: convert again, and if this "
+    "happens again, report it with the report.json that --report_directory=DIR writes."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Verification:
         second: the destination.
         sides: both layouts and the moves from the first to the second.
         plan: what the second side must hold, in its own dtypes.
-        budget: bytes of buffers, half for each side.
+        budget: bytes of buffers.
     """
 
     first: Checkpoint
@@ -55,7 +61,7 @@ def prepare(first: Checkpoint, second: Checkpoint, sides: Sides, threads: int, b
     """Decides what the second side must hold.
 
     Raises:
-        RecastError: MEMORY_PLAN, or what no conversion supports.
+        RecastError: what no conversion supports.
     """
     stored = second.opened.source.tensors
     usual = _usual(stored)
@@ -149,15 +155,21 @@ def compare(verification: Verification, residue: residue_lib.Residue, progress: 
 
     Returns:
         How many bytes were compared, and every array that differs.
-    """
-    differences = Differences()
-    target = verification.second.opened.source
 
+    Raises:
+        RecastError: MEMORY_PLAN, OUT_OF_MEMORY, and what reading raises.
+    """
+    comparison_plan.check_memory(verification.plan, verification.budget)
+    differences = Differences()
+    second = SecondSide(verification.second.opened.source, verification.plan)
     nearest = requantizing.nearest_to(verification.first.opened, verification.second.opened)
 
     def visit(name: str, region: Region, expected: AnyArray) -> None:
-        differences.compare(name, region, nearest.region(name, region, expected), target.read(name, region))
-        target.release(name, region)
+        def take(part: Region, stored: AnyArray) -> None:
+            wanted = nearest.region(name, part, within(expected, region, part))
+            differences.compare(name, part, wanted, stored)
+
+        second.each(name, region, take)
 
     source = verification.first.opened.source
     recompute.each_region(verification.plan, source, residue, verification.budget, visit, progress)

@@ -108,7 +108,7 @@ class Gatherer:
         self.bytes_read += read.nbytes
         for filling, piece in pieces:
             box = regions.source_box(piece)
-            self._place(filling, piece, box, _within(read, whole, box))
+            self._place(filling, piece, box, within(read, whole, box))
 
     def _place(self, filling: _Filling, piece: Move, box: Region, read: AnyArray) -> None:
         unit, path = filling.unit, filling.unit.array.path
@@ -211,7 +211,7 @@ def _union(boxes: Sequence[Region]) -> Region:
     return tuple((min(start for start, _ in axis), max(stop for _, stop in axis)) for axis in zip(*boxes, strict=True))
 
 
-def _within(read: AnyArray, whole: Region, box: Region) -> AnyArray:
+def within(read: AnyArray, whole: Region, box: Region) -> AnyArray:
     """The part of a region that was read."""
     index: tuple[Any, ...] = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(box, whole, strict=True))
     return read[(*index, ...)]

@@ -83,15 +83,18 @@ class Journal:
         if self._path.exists():
             # What follows a line that was not finished would be lost with it.
             os.truncate(self._path, _whole(self._path)[1])
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            # A signal came once it ran: nobody else would end it.
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self._close()
         self._thread.join()
         if error is None and self._error is not None:
             raise self._error
@@ -109,6 +112,11 @@ class Journal:
             self._bytes += record.bytes
             if self._bytes >= _GROUP_BYTES:
                 self._changed.notify_all()
+
+    def _close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:

@@ -79,14 +79,14 @@ def read(path: Path) -> Listed:
         content = strict_json.loads(said)
         request = content["request"]
         confirmed = isinstance(request, str) and done == manifest.done(said.decode(), request).encode()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         content, confirmed = None, False
     if not confirmed:
         reason = f"{DONE} does not confirm {manifest.FILE}: one of the two was changed, and nothing else was checked."
         raise _invalid(reason, manifest.FILE)
     try:
         return Listed(root, dict(_files(content)), dict(_tensors(content)))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _invalid(f"{manifest.FILE} is not of a form that this version reads ({error}).", manifest.FILE) from error
 
 
@@ -183,9 +183,9 @@ def _tensor(tensors: StoredTensors, name: str, listed: ListedTensor, limit: int)
 def _file(root: Path, name: str, entry: tuple[int, str]) -> Diagnostic | None:
     path = root / name
     size, digest = entry
-    if path.is_symlink() or not path.is_file():
-        return _damaged(f"{name} is gone." if not os.path.lexists(path) else f"{name} is no regular file.", name)
     try:
+        if path.is_symlink() or not path.is_file():
+            return _damaged(f"{name} is gone." if not os.path.lexists(path) else f"{name} is no regular file.", name)
         found = path.stat().st_size
         if found != size:
             return _damaged(f"{name} has {found} bytes, not {size}.", name)
@@ -218,7 +218,29 @@ def _files(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, str]]]:
 def _tensors(content: Mapping[str, Any]) -> Iterator[tuple[str, ListedTensor]]:
     for name, entry in content["tensors"].items():
         units = tuple(ListedUnit(_box(unit), _text(unit["blake3"])) for unit in entry["units"])
-        yield name, ListedTensor(_text(entry["dtype"]), tuple(_whole(n) for n in entry["shape"]), units)
+        tensor = ListedTensor(_text(entry["dtype"]), tuple(_whole(n) for n in entry["shape"]), units)
+        if not tensor.dtype.isidentifier() or values.dtype_of(tensor.dtype).hasobject:
+            raise ValueError(f"{tensor.dtype!r} is no dtype")
+        if not _covered(tensor):
+            raise ValueError(f"the regions of {name!r} are not each of its elements once")
+        yield name, tensor
+
+
+def _covered(tensor: ListedTensor) -> bool:
+    """Whether the units are the cells of a grid that is just the tensor: nothing is left out, nothing listed twice."""
+    boxes = {unit.box for unit in tensor.units}
+    if len(boxes) != len(tensor.units) or any(len(box) != len(tensor.shape) for box in boxes):
+        return False
+    if not all(tensor.shape):
+        return all(stop <= size for box in boxes for (_, stop), size in zip(box, tensor.shape, strict=True))
+    cells = 1
+    for axis, size in enumerate(tensor.shape):
+        intervals = sorted({box[axis] for box in boxes})
+        ends = [0, *(stop for _, stop in intervals)]
+        if [start for start, _ in intervals] != ends[:-1] or ends[-1] != size:
+            return False
+        cells *= len(intervals)
+    return cells == len(boxes)
 
 
 def _box(unit: Mapping[str, Sequence[int]]) -> tuple[tuple[int, int], ...]:

@@ -101,8 +101,9 @@ def fingerprint(request: ConversionRequest, opened: Opened) -> str:
     hasher = hashlib.sha256()
     folder = _config_folder(request, opened)
     files = [folder] if folder is not None and folder.is_file() else []
-    if folder is not None and folder.is_dir():
-        files += [entry for entry in sorted(folder.iterdir()) if carried_files.is_carried(entry.name)]
+    beside = folder.parent if files and folder is not None else folder
+    if beside is not None and beside.is_dir():
+        files += [beside / name for name in carried_files.names(beside)]
     if opened.record_folder is not None:
         files += sorted(entry for entry in opened.record_folder.iterdir() if entry.is_file())
     for path in files:
@@ -156,8 +157,14 @@ def record_error(what: str) -> RecastError:
     return RecastError.of("RESIDUE_INVALID", f"{place} {what}.", subject=place)
 
 
-def carry(request: ConversionRequest, subject: Model, plan: Plan, staging: Staging) -> None:
-    """Copies config, tokenizer and their kind into the output."""
+def carry(
+    request: ConversionRequest,
+    subject: Model,
+    plan: Plan,
+    staging: Staging,
+    quantization: Mapping[str, Any] | None = None,
+) -> None:
+    """Copies config, tokenizer and their kind into the output; `quantization` is what the config is to announce."""
     if request.target_format != "hf":
         if subject.folder is not None:
             target = staging.path("recast", CARRIED_FOLDER, "config.json").parent
@@ -168,7 +175,9 @@ def carry(request: ConversionRequest, subject: Model, plan: Plan, staging: Stagi
     dtype = _written_dtype(request, subject, plan)
     quantized = bool(request.requantize)
     config = {**subject.config, **request.config_changes}
-    text = hf_config.carried_text(subject.folder, config, dtype=dtype, quantized=quantized)
+    text = hf_config.carried_text(
+        subject.folder, config, dtype=dtype, quantized=quantized, quantization_config=quantization
+    )
     staging.path("config.json").write_text(text, "utf-8")
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from converters.engine import binding, drivers, kept, manifest, model, naming, train_state, values
+from converters.engine import allocator, binding, drivers, kept, manifest, model, naming, train_state, values
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides
@@ -83,6 +83,8 @@ def opened_checkpoint(path: Path) -> Iterator[Checkpoint]:
     Raises:
         RecastError: all that is wrong with the headers or the record.
     """
+    # Before any thread of a reader has taken an arena of its own, in which it would keep buffers that no plan counts.
+    allocator.keep_buffers()
     format = drivers.recognize(path)
     opened = drivers.driver_of(format).open(path)
     try:

@@ -31,7 +31,7 @@ class ArrayPlan:
         chunk: box sizes of its units; where the grid of the target is free, its chunks.
         path: what happens to its values.
         moves: what fills it.
-        read_bytes: what one read of its source holds in memory.
+        read_bytes: what one read of its source holds in memory, or one of what it is compared with if that is more.
         ones: moves whose targets hold ones; what neither these nor `moves` fill is zero.
     """
 
@@ -117,13 +117,17 @@ class Group:
 
     Attributes:
         units: in the order in which they are written.
+        in_turn: they share no chunk of the source, but one of what they are compared with: each is made on its own.
     """
 
     units: tuple[Unit, ...]
+    in_turn: bool = False
 
     @property
     def bytes(self) -> int:
         """Bytes of buffers that the group holds: all gathered values, and one unit on its way to the target."""
+        if self.in_turn:
+            return max(unit.array.unit_bytes for unit in self.units)
         gathered = sum(unit.array.gathered_bytes for unit in self.units)
         return gathered + max(unit.array.unit_bytes - unit.array.gathered_bytes for unit in self.units)
 

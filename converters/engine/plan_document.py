@@ -109,7 +109,7 @@ def render(planned: Planned) -> str:
         f"  bytes in         {message.bytes_in}{_shown(message.bytes_in)}",
         f"  bytes decoded    {message.bytes_decoded} (amplification {message.read_amplification:.2f})",
         f"  bytes out        {message.bytes_out}{_shown(message.bytes_out)}",
-        f"  disk             {message.disk_bytes}{_shown(message.disk_bytes)} free at the destination",
+        f"  disk             {message.disk_bytes}{_shown(message.disk_bytes)} must be free at the destination",
         f"  memory           {message.peak_buffer_bytes} of buffers, {message.peak_memory_bytes} altogether",
         "",
         tables.render(

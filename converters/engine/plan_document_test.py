@@ -51,6 +51,11 @@ def _prepared(plan: Plan) -> tuple[Any, Report]:
     return SimpleNamespace(plan=plan, naming=SimpleNamespace(model_name="tiny")), report
 
 
+def test_the_text_says_how_much_of_the_disk_must_be_free() -> None:
+    (line,) = [line for line in _text(_array("a", (5, 7), (2, 4))).split("\n") if line.startswith("  disk ")]
+    assert line.endswith(" must be free at the destination")
+
+
 def test_arrays_are_counted_in_units_and_bytes() -> None:
     found = _document(_array("a", (5, 7), (2, 4)), _array("b", (), (), "INVERTIBLE"), _array("c", (4,), (4,)))
     assert [(array.name, array.units, array.bytes) for array in found.array] == [

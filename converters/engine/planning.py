@@ -15,7 +15,7 @@ from converters.engine.plan import ArrayPlan, Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.values import ValuePath
 from converters.formats.base import Source, TensorInfo, exactness_of, piece_of
-from converters.quantized.blocks import ENCODING_BYTES, Blocks
+from converters.quantized.forms import Form
 from mappings.language.arrays import Array
 from mappings.language.keeping import is_kept
 from mappings.language.regions import Move
@@ -41,14 +41,14 @@ class Grid:
         threads: how many units are worked on at a time.
         budget: bytes of buffers.
         fixed: sizes of units that an interrupted run of the same request chose, by array; the others are chosen anew.
-        blocks: the arrays that are encoded, whose units are whole blocks.
+        form: the arrays that are encoded, and what their units must be for that.
     """
 
     free: bool
     threads: int
     budget: int
     fixed: Mapping[str, Sizes] = dataclasses.field(default_factory=dict)
-    blocks: Blocks | None = None
+    form: Form | None = None
 
 
 def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[str, str], grid: Grid) -> Plan:
@@ -64,18 +64,29 @@ def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[s
     Raises:
         RecastError: MEMORY_PLAN if even the smallest units do not fit the budget.
     """
+    plan = assembled(arrays_of(sides, source, precision, recorded, grid), source, grid)
+    check_memory(plan, grid)
+    return plan
+
+
+def arrays_of(
+    sides: Sides, source: Source, precision: Precision, recorded: Mapping[str, str], grid: Grid
+) -> dict[str, ArrayPlan]:
+    """The plan of each array; what `make` takes, whatever fits the budget."""
     _refuse_unsupported(sides)
     by_target: dict[str, list[Move]] = defaultdict(list)
     for move in sides.composition.moves:
         by_target[move.target].append(move)
     maker = _Maker(sides, source, precision, recorded, grid)
-    arrays = {name: maker.array(name, by_target.get(name, [])) for name in sides.composition.produced}
+    return {name: maker.array(name, by_target.get(name, [])) for name in sides.composition.produced}
+
+
+def assembled(arrays: Mapping[str, ArrayPlan], source: Source, grid: Grid) -> Plan:
+    """The plan for arrays: which of their units are made together, and what that needs."""
     shared, decoded = grouping.groups(arrays, source, grid.budget)
     singles = (array.unit_bytes for array in arrays.values())
     largest = max((*singles, *(group.bytes for group in shared)), default=0)
-    if max((array.unit_bytes for array in arrays.values()), default=0) > grid.budget:
-        raise _too_large(arrays.values(), grid)
-    read = {move.source for moves in by_target.values() for move in moves}
+    read = {move.source for array in arrays.values() for move in array.moves}
     return Plan(
         arrays=arrays,
         bytes_in=sum(_bytes(source.tensors[name]) for name in read),
@@ -87,8 +98,22 @@ def make(sides: Sides, source: Source, precision: Precision, recorded: Mapping[s
     )
 
 
-def check_exactness(plan: Plan) -> None:
+def check_memory(plan: Plan, grid: Grid) -> None:
+    """Refuses a plan of which one unit alone exceeds the budget.
+
+    Raises:
+        RecastError: MEMORY_PLAN.
+    """
+    if max((array.unit_bytes for array in plan.arrays.values()), default=0) > grid.budget:
+        raise _too_large(plan.arrays.values(), grid)
+
+
+def check_exactness(plan: Plan, precision: Precision) -> None:
     """Refuses paths that are neither EXACT nor INVERTIBLE.
+
+    Args:
+        plan: what would be done.
+        precision: what the run asks for.
 
     Raises:
         RecastError: EXACTNESS_NOT_MET, one diagnostic for each array.
@@ -98,6 +123,7 @@ def check_exactness(plan: Plan) -> None:
             Diagnostic(
                 "EXACTNESS_NOT_MET",
                 f"{array.info.name} would be {array.path.exactness}: {_how(array.path)}.",
+                suggestion=_cure(array.path, precision),
                 subject=array.info.name,
             )
             for array in plan.arrays.values()
@@ -110,9 +136,30 @@ def _how(path: ValuePath) -> str:
     """What happens to the values of an array."""
     if path.exactness == "LOSSY":
         return f"{path.target_dtype} encoded in fewer bits"
-    if not path.source_ops and not path.target_ops and values.widens(path.source_dtype, path.target_dtype):
+    if _folds(path):
+        return f"a constant changes its values, and what {path.target_dtype} rounds of them is not kept"
+    if path.source_ops and path.logical_dtype == path.target_dtype:
+        return "a constant is taken out of its values, and nothing records in which dtype they were before"
+    if not path.source_ops and values.widens(path.source_dtype, path.logical_dtype):
         return f"decoded from codes, and rounded to {path.source_dtype}"
-    return f"{path.source_dtype} stored as {path.target_dtype}"
+    return f"{path.source_dtype} rounded to {path.logical_dtype if path.target_ops else path.target_dtype}"
+
+
+def _folds(path: ValuePath) -> bool:
+    """Whether an array is rounded for nothing but the constant that changes its values."""
+    changed = bool(path.target_ops) and not path.source_ops and not path.residue
+    return changed and values.widens(path.source_dtype, path.logical_dtype)
+
+
+def _cure(path: ValuePath, precision: Precision) -> str:
+    """What makes an array exact; empty for the usual: a wider dtype."""
+    if path.exactness == "LOSSY":
+        return "Leave --require_exact or --requantize out."
+    if not _folds(path):
+        undone = bool(path.source_ops) and path.logical_dtype == path.target_dtype
+        return "Leave --require_exact out." if undone or path.logical_dtype == "float32" else ""
+    other = ", or --exactness=invertible without --residue=drop" if precision.as_requested else ""
+    return f"Leave --require_exact out, or pass --residue=keep{other}."
 
 
 def _refuse_unsupported(sides: Sides) -> None:
@@ -154,7 +201,7 @@ class _Maker:
         reads = {move.source for move in moves}
         if any(exactness_of(source, read) != "EXACT" for read in reads):
             path = dataclasses.replace(path, exactness=values.worse(path.exactness, "ROUNDING"))
-        read_bytes = max((_read_bytes(source, read) for read in reads), default=0)
+        read_bytes = max((read_bytes_of(source, read) for read in reads), default=0)
         chunk = _fixed(self._grid.fixed.get(name), spec.shape)
         if chunk is None:
             alike = (
@@ -168,13 +215,21 @@ class _Maker:
             if alike not in self._boxes:
                 self._boxes[alike] = _box(spec, path, moves, source, read_bytes, self._grid)
             chunk = self._boxes[alike]
-        if self._grid.blocks is not None and name in self._grid.blocks.names:
-            chunk = self._grid.blocks.units(chunk, spec.shape)
+        form = self._grid.form
+        if form is not None and name in form.names:
+            room = 0 if name in self._grid.fixed else _room(path, read_bytes, form, self._grid)
+            chunk = form.units(chunk, spec.shape, room)
             path = dataclasses.replace(path, exactness=values.worse(path.exactness, "LOSSY"))
             # Half of the codes of a unit, and of the temporaries: a unit counts all reads twice.
-            read_bytes += math.prod(chunk) // 2 + ENCODING_BYTES // 2
+            read_bytes += math.prod(chunk) // 2 + form.encoding_bytes // 2
         info = TensorInfo(name, spec.shape, path.target_dtype)
         return ArrayPlan(info, chunk, path, tuple(moves), read_bytes, tuple(self._ones.get(name, ())))
+
+
+def _room(path: ValuePath, read_bytes: int, form: Form, grid: Grid) -> int:
+    """Elements of which a unit may have at most, to be encoded within a thread's share of the budget."""
+    share = grid.budget // max(grid.threads, 1) - 2 * read_bytes - form.encoding_bytes
+    return max(share, 0) // (sum(plan_lib.widths(path)) + 1)
 
 
 def _fixed(sizes: Sizes | None, shape: Sizes) -> Sizes | None:
@@ -246,7 +301,7 @@ def _path(
     )
 
 
-def _read_bytes(source: Source, name: str) -> int:
+def read_bytes_of(source: Source, name: str) -> int:
     """Bytes that one read of a source array holds: a chunk, or a piece that is decoded, or nothing of mapped memory."""
     chunk = source.chunk(name) or piece_of(source, name)
     if chunk is None:

@@ -30,7 +30,7 @@ from converters.engine.plan import Plan, Sizes
 from converters.engine.precision import Precision
 from converters.engine.request import ConversionRequest
 from converters.formats.base import Source
-from converters.quantized.blocks import Blocks
+from converters.quantized.forms import Form
 from mappings.language import peers
 from mappings.language.layout import Layout
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
@@ -51,7 +51,7 @@ class Prepared:
     sides: Sides
     plan: Plan
     residue: residue_lib.Residue
-    blocks: Blocks | None = None
+    form: Form | None = None
 
 
 def prepare(
@@ -89,7 +89,7 @@ def prepare(
             named = naming.resolve(request.model_name or subject.recorded_name, subject.config, format)
             sides = _bind(request, opened, subject, named)
         residue = _residue(opened, request)
-        blocks = requantizing.asked(request, opened, subject, sides)
+        form = requantizing.asked(request, opened, subject, sides)
         if opened.record_folder is not None:
             manifest.check_listed(opened.record_folder.parent, record_lib.FOLDER)
             kept.check_record(sides.composition, opened.source.tensors, subject.dtypes_of(request.target_format))
@@ -107,18 +107,19 @@ def prepare(
             processors.workers(),
             request.memory_budget,
             grid_of_earlier_run,
-            blocks,
+            form,
         )
-        precision = requantizing.widened(_precision(request, subject), blocks)
+        precision = requantizing.refined(_precision(request, subject), form, sides.composition.produced)
         plan = planning.make(sides, opened.source, precision, subject.logical_dtypes, grid)
-        plan = requantizing.sized(plan, blocks)
+        plan = requantizing.sized(plan, form)
         if request.require_exact:
-            planning.check_exactness(plan)
+            planning.check_exactness(plan, precision)
         step.lines.extend(_plan_lines(plan, opened.source))
+        step.lines.extend(requantizing.plan_lines(plan, form))
     if not request.plan_only:
         with report.step("preflight"):
             _preflight(request, opened, plan)
-    return Prepared(opened, subject, named, sides, plan, residue, blocks)
+    return Prepared(opened, subject, named, sides, plan, residue, form)
 
 
 def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
@@ -236,7 +237,9 @@ def occupied(request: ConversionRequest) -> list[Diagnostic]:
     """Why a destination that is not vacant cannot be written to, if it cannot."""
     where = str(request.destination)
     if not request.overwrite:
-        return [Diagnostic("DESTINATION_EXISTS", "The destination is not empty.", subject=where)]
+        only = "Choose another directory; --overwrite replaces only one that holds nothing but a checkpoint."
+        cure = "" if is_replaceable(request.destination) else only
+        return [Diagnostic("DESTINATION_EXISTS", "The destination is not empty.", suggestion=cure, subject=where)]
     if is_replaceable(request.destination):
         return []
     return [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-from converters.engine import allocator
 from converters.engine import residue as residue_lib
 from converters.engine.execute import Executor
 from converters.engine.memory_guard import MemoryGuard
@@ -28,20 +27,19 @@ def each_region(
         plan: what an output holds.
         source: where its values come from.
         residue: of the source.
-        budget: bytes of buffers; half of them for what `visit` holds.
+        budget: bytes of buffers, for what `visit` reads as well.
         visit: what is done with each region.
         progress: one of `reporting.progress.MODES`.
 
     Raises:
         RecastError: OUT_OF_MEMORY before the kernel would kill the process, and what `source` and `visit` raise.
     """
-    allocator.keep_buffers()
     shown = Progress(plan.bytes_out, stream=sys.stderr, memory=memory.anonymous_bytes, mode=progress, name="compare")
     executor = Executor(
         plan,
         source,
         _Onlooker(visit),
-        budget=max(budget // 2, 1),
+        budget=budget,
         residue_in=residue,
         residue_out=None,
         recorded=lambda record: shown.advance(record.bytes),

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mappings import content
+from reporting import version
+
 AUTO = "auto"
+FP8_PER_TENSOR = "fp8_per_tensor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,7 @@ class ConversionRequest:
         step: number of the output's step; None to take the source's.
         plan_only: stop after the plan; `plan_file` is where to write it as JSON.
         requantize: `source` to store again as codes what the original stored so; else empty.
+        weights_form: FP8_PER_TENSOR to store matrices and experts as float8 codes with a scale for each; else empty.
         tied_head: what becomes of an output head that is the embedding: `untie` to write it out, `tie` to leave it out,
             empty to do as the source does.
         numbered_shards: whether even a single safetensors file is numbered and has an index.
@@ -68,6 +73,7 @@ class ConversionRequest:
     init_train_state: str = ""
     step: int | None = None
     requantize: str = ""
+    weights_form: str = ""
     tied_head: str = ""
     numbered_shards: bool = False
     extra_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -84,4 +90,6 @@ class ConversionRequest:
         said["source"] = str(self.source.resolve())
         said["config_path"] = str(self.config_path.resolve()) if self.config_path else ""
         said["fingerprint"] = fingerprint
+        # Another version, or other mappings, may write something else.
+        said["made_by"] = [version.VERSION, content.digest()]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

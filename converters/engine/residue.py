@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import functools
 import json
+import math
 import os
 import struct
 import threading
@@ -21,13 +22,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from converters.engine import values
+from converters.engine import residue_entries, values
 from converters.engine.values import AnyArray
 from converters.formats.base import TensorInfo
+from converters.formats.dtypes import NAMES
+from converters.formats.json_files import is_count, printable
+from mappings import strict_json
 from reporting.diagnostics import RecastError
 
 Box = tuple[tuple[int, int], ...]
 _ENTRY_LIMIT = 1 << 40
+_MOST_AXES = 64
 _PIECE = 8 << 20
 _BLOCK = 1 << 16
 
@@ -54,6 +59,15 @@ class Part:
     index: AnyArray
     stored: AnyArray
     original: AnyArray
+
+    @functools.cached_property
+    def in_order(self) -> bool:
+        """Whether the entries are in ascending order; those that a conversion writes are."""
+        return residue_entries.ascending(self.index)
+
+    def inside(self, box: Box) -> Iterator[residue_entries.Found]:
+        """Positions and coordinates of the entries in a box, some at a time."""
+        return residue_entries.inside(self.index, self.in_order, self.shape, box)
 
 
 def collect(array: str, shape: tuple[int, ...], box: Box, logical: AnyArray, stored: AnyArray, lost: AnyArray) -> Part:
@@ -263,6 +277,7 @@ class Residue:
 
     def __init__(self, parts: Mapping[str, tuple[Part, ...]]):
         self._parts = parts
+        self._boxes: dict[str, AnyArray] = {}
         self.applied = 0
         self.stale = 0
         self._lock = threading.Lock()
@@ -279,6 +294,19 @@ class Residue:
     def parts(self, array: str) -> tuple[Part, ...]:
         """The entries for an array."""
         return self._parts.get(array, ())
+
+    def meeting(self, array: str, box: Box) -> Iterator[Part]:
+        """The parts for an array whose units meet a box."""
+        parts = self.parts(array)
+        if not box or not parts:
+            yield from parts
+            return
+        if array not in self._boxes:
+            self._boxes[array] = np.array([part.box for part in parts])
+        boxes, asked = self._boxes[array], np.array(box)
+        near = (boxes[:, :, 0] < asked[:, 1]) & (asked[:, 0] < boxes[:, :, 1])
+        for number in np.flatnonzero(near.all(axis=1)):
+            yield parts[number]
 
     def check(self, tensors: Mapping[str, TensorInfo]) -> None:
         """Refuses entries for arrays that the checkpoint does not have in that shape.
@@ -309,25 +337,25 @@ class Residue:
     def peek(self, array: str, box: Box, stored: AnyArray, logical: AnyArray) -> tuple[int, int]:
         """Does what `patch` does without counting; returns how many entries applied and how many were stale."""
         applied = stale = 0
-        for part in self._parts.get(array, ()):
-            if logical.dtype != values.dtype_of(part.original_dtype) or not _meet(part.box, box):
+        for part in self.meeting(array, box):
+            if logical.dtype != values.dtype_of(part.original_dtype):
                 continue
-            counts = _patch_part(part, box, stored, logical)
-            applied += counts[0]
-            stale += counts[1]
+            for positions, where in part.inside(box):
+                local = tuple(axis - start for axis, (start, _) in zip(where, box, strict=True))
+                count = _patch(part, positions, local, stored, logical)
+                applied += count
+                stale += positions.size - count
         return applied, stale
 
 
-def _patch_part(part: Part, box: Box, stored: AnyArray, logical: AnyArray) -> tuple[int, int]:
-    where = np.unravel_index(part.index, part.shape) if part.shape else ()
-    inside = np.ones(part.index.size, bool)
-    for axis, (start, stop) in zip(where, box, strict=True):
-        inside &= (axis >= start) & (axis < stop)
-    local = tuple(axis[inside] - start for axis, (start, _) in zip(where, box, strict=True))
-    same = _bits(np.asarray(stored[local])).reshape(-1) == part.stored[inside]
-    keep = tuple(axis[same] for axis in local)
-    _bits(logical)[keep] = part.original[inside][same]
-    return int(same.sum()), int(same.size - same.sum())
+def _patch(part: Part, positions: AnyArray, local: tuple[AnyArray, ...], stored: AnyArray, logical: AnyArray) -> int:
+    """Applies entries at coordinates of a region; returns how many were not stale."""
+    same = _bits(np.asarray(stored[local])).reshape(-1) == part.stored[positions]
+    original = part.original[positions][same]
+    if original.size:
+        # A single number takes no array, not even of one.
+        _bits(logical)[tuple(axis[same] for axis in local)] = original if local else original[-1]
+    return int(original.size)
 
 
 EMPTY: Mapping[str, tuple[Part, ...]] = {}
@@ -347,13 +375,13 @@ def read(path: Path) -> Residue:
     try:
         # Mapped: a residue may be larger than the memory budget, and the kernel can take its pages back.
         source = SafetensorsSource(path)
-        for number, head in enumerate(json.loads(source.metadata[path.name]["parts"])):
+        for number, head in enumerate(strict_json.loads(source.metadata[path.name]["parts"])):
             names = [f"{number}.{name}" for name in ("index", "stored", "original")]
             columns = [source.read(name, tuple((0, size) for size in source.tensors[name].shape)) for name in names]
             part = _checked(head, *columns)
             parts.setdefault(part.array, []).append(part)
     except (RecastError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
-        said = error.diagnostics[0].reason if isinstance(error, RecastError) else str(error)
+        said = error.diagnostics[0].reason if isinstance(error, RecastError) else printable(str(error))
         raise RecastError.of(
             "RESIDUE_INVALID", f"The residue file cannot be read: {said}.", subject=f"recast/{path.name}"
         ) from error
@@ -361,22 +389,30 @@ def read(path: Path) -> Residue:
 
 
 def _checked(head: Mapping[str, Any], index: AnyArray, stored: AnyArray, original: AnyArray) -> Part:
-    shape = tuple(int(n) for n in head["shape"])
-    box = tuple((int(start), int(stop)) for start, stop in head["box"])
-    size = int(np.prod(shape, dtype=np.float64)) if shape else 1
-    if any(n < 0 for n in shape) or any(column.ndim != 1 for column in (index, stored, original)):
-        raise ValueError("a shape or a column that cannot be")
-    if size > _ENTRY_LIMIT or len(box) != len(shape):
+    shape = tuple(head["shape"])
+    if len(shape) > _MOST_AXES or not all(is_count(n) for n in shape) or math.prod(shape) > _ENTRY_LIMIT:
         raise ValueError("an array of an impossible shape")
-    if not index.size == stored.size == original.size == int(head["count"]):
+    size = math.prod(shape)
+    box = tuple((start, stop) for start, stop in head["box"])
+    if len(box) != len(shape) or not all(_is_range(*pair, n) for pair, n in zip(box, shape, strict=True)):
+        raise ValueError("a region outside of its array")
+    if any(column.ndim != 1 for column in (index, stored, original)):
+        raise ValueError("a column that cannot be")
+    if not index.size == stored.size == original.size == head["count"]:
         raise ValueError("columns of different lengths")
     if index.dtype != np.int64 or (index.size and (index.min() < 0 or index.max() >= size)):
         raise ValueError("an index outside of its array")
+    if head["stored_dtype"] not in NAMES or head["original_dtype"] not in NAMES:
+        raise ValueError("elements of an unknown type")
     if str(stored.dtype) != _carrier(head["stored_dtype"]) or str(original.dtype) != _carrier(head["original_dtype"]):
         raise ValueError("bits of the wrong width")
     return Part(
         str(head["array"]), shape, box, str(head["stored_dtype"]), str(head["original_dtype"]), index, stored, original
     )
+
+
+def _is_range(start: object, stop: object, size: int) -> bool:
+    return isinstance(stop, int) and is_count(stop, size) and is_count(start, stop)
 
 
 def _carrier(dtype: str) -> str:
@@ -385,7 +421,3 @@ def _carrier(dtype: str) -> str:
 
 def _bits(array: AnyArray) -> AnyArray:
     return array.view(f"u{array.dtype.itemsize}")
-
-
-def _meet(first: Box, second: Box) -> bool:
-    return all(a < d and c < b for (a, b), (c, d) in zip(first, second, strict=True))

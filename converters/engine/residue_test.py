@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import ml_dtypes
@@ -65,8 +66,19 @@ def test_without_entries_there_is_no_file(tmp_path: Path) -> None:
         {"count": 3},
         {"stored_dtype": "bfloat16"},
         {"box": [[0, 4]]},
+        {"box": [[0, 4], [0, "x"]]},
+        {"box": [[0, 4], [0, 7]]},
+        {"box": [[0, 4], [5, 4]]},
         {"shape": [1 << 30, 1 << 30]},
+        {"shape": [10**400, 6]},
+        {"shape": [10**300, 10**300]},
+        {"shape": [1] * 100_000, "box": [[0, 1]] * 100_000},
+        {"count": float("inf")},
+        {"stored_dtype": "f4,("},
+        {"stored_dtype": "finfo"},
+        {"original_dtype": ["bfloat16"]},
     ],
+    ids=lambda change: str(change)[:40],
 )
 def test_a_residue_file_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     from safetensors.numpy import load_file, save_file
@@ -89,6 +101,16 @@ def test_a_damaged_residue_file_is_one_error(tmp_path: Path) -> None:
     assert caught.value.diagnostics[0].id == "RESIDUE_INVALID"
 
 
+def test_a_residue_file_whose_parts_are_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "residue.safetensors"
+    save_file({"0.index": np.zeros(1, np.int64)}, str(path), metadata={"parts": "[" * 200_000})
+    with pytest.raises(RecastError, match="nested too deeply") as caught:
+        residue.read(path)
+    assert caught.value.diagnostics[0].id == "RESIDUE_INVALID"
+
+
 def test_a_journal_joins_as_often_as_asked(tmp_path: Path) -> None:
     journal = residue.Journal(tmp_path / "journal")
     journal.append(_part(((0, 2), (0, 6)), [1]))
@@ -105,3 +127,34 @@ def test_only_parts_of_units_that_are_done_are_kept_and_each_once(tmp_path: Path
         file.write((tmp_path / "journal").read_bytes()[:20])
     journal.keep_only({("a", ((0, 2), (0, 6)))})
     assert journal.join(tmp_path / "file") == first.index.size
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_region_of_a_large_part_takes_memory_by_its_own_size(in_order: bool) -> None:
+    peaks = []
+    for layers in (4, 32):
+        shape = (64, layers, 256)
+        index = np.arange(64 * layers * 256, dtype=np.int64)
+        index = index if in_order else index.reshape(shape).swapaxes(0, 1).reshape(-1).copy()
+        bits = (index % 1000).astype(np.uint32)
+        box = tuple((0, size) for size in shape)
+        found = residue.Residue({"a": (residue.Part("a", shape, box, "float32", "float32", index, bits, bits + 1),)})
+        region = ((0, 64), (1, 2), (0, 256))
+        stored = np.arange(index.size).reshape(shape)[:, 1:2] % 1000
+        logical = np.zeros((64, 1, 256), np.float32)
+        tracemalloc.start()
+        found.patch("a", region, stored.astype(np.uint32).view(np.float32), logical)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (found.applied, found.stale) == (64 * 256, 0)
+        assert (logical.view(np.uint32) == stored + 1).all()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_an_entry_of_a_single_number_applies_where_its_bits_are_the_recorded_ones() -> None:
+    zero, bits = np.zeros(1, np.int64), np.array([7], np.uint32)
+    found = residue.Residue({"a": (residue.Part("a", (), (), "float32", "float32", zero, bits, bits + 1),)})
+    logical = np.zeros((), np.float32)
+    found.patch("a", (), np.array(7, np.uint32).view(np.float32), logical)
+    found.patch("a", (), np.array(8, np.uint32).view(np.float32), logical)
+    assert (found.applied, found.stale, int(logical.view(np.uint32))) == (1, 1, 8)

@@ -97,7 +97,7 @@ def carry_residue(residue: residue_lib.Residue, plan: Plan, journal: residue_lib
     journal.keep_only(())
     for array in plan.arrays.values():
         if array.path.moves_bytes:
-            for part in moved_residue.parts(residue, array.moves):
+            for part in moved_residue.parts(residue, array):
                 journal.append(part)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from converters.engine import checks, drivers, requantizing
+from converters.engine import checks, drivers, requantizing, tensor_scales
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
 from converters.engine.execute import Executor, Outcome
@@ -17,6 +17,7 @@ from converters.engine.request import ConversionRequest
 from converters.engine.resume import RESIDUE, Resumed
 from converters.engine.run_files import JOURNAL
 from converters.engine.staging import Staging
+from converters.quantized.magnitudes import Magnitudes
 from reporting.diagnostics import Diagnostic, raise_all
 from reporting.progress import Progress
 from reporting.report import StepRecord
@@ -45,7 +46,8 @@ def run(
     records = _usable(request, plan, resumed, residue_out)
     done = frozenset((record.array, record.box) for record in records)
     sink = drivers.sink_of(request, staging, prepared.sides, plan, resumed.continues)
-    sink = requantizing.encoding(sink, prepared.blocks, staging, resumed.continues)
+    known = tensor_scales.magnitudes(prepared.form, staging, resume=resumed.continues)
+    sink = requantizing.encoding(sink, prepared.form, staging, resumed.continues, known)
     done_bytes = sum(record.bytes for record in records)
     try:
         sink.declare(drivers.declared(plan))
@@ -74,8 +76,9 @@ def run(
             )
             for record in records:
                 executor.outcome.add(record)
+            twice = sum(array.bytes for array in tensor_scales.read_twice(plan, prepared.form))
             progress = Progress(
-                plan.bytes_out,
+                sum(array.bytes for array in plan.arrays.values()) + twice,
                 stream=sys.stderr,
                 memory=memory.anonymous_bytes,
                 initial=done_bytes,
@@ -83,12 +86,14 @@ def run(
             )
             mark = OpenRun.of_this_process(digest, "", request.memory_budget)
             with (
-                guard.telling(executor.stop),
                 Keeper(staging.folder, mark, lambda: (guard.limit, guard.peak_bytes, guard.peak_used)),
                 progress,
             ):
-                outcome = executor.run()
-        outcome.resumed_bytes = done_bytes
+                if known is not None:
+                    executor.outcome.bytes_read += _look_first(request, prepared, known, guard, progress)
+                with guard.telling(executor.stop):
+                    outcome = executor.run()
+        outcome.resumed_bytes = requantizing.bytes_of(records, plan, prepared.form)
         _check_residue(request, outcome)
         sink.commit()
         guard.check()
@@ -98,6 +103,31 @@ def run(
     step.diagnostics.extend(_value_warnings(prepared, outcome))
     step.diagnostics.extend(_residue_warnings(prepared.residue))
     return outcome
+
+
+def _look_first(
+    request: ConversionRequest, prepared: Prepared, known: Magnitudes, guard: MemoryGuard, progress: Progress
+) -> int:
+    """Looks at the arrays that are read twice, so that their scales are known; returns the bytes that were read."""
+    plan, form = prepared.plan, prepared.form
+    todo = tensor_scales.not_known(plan, form, known)
+    progress.advance(sum(array.bytes for array in tensor_scales.read_twice(plan, form)) - todo.bytes)
+    if not todo.bytes:
+        return 0
+    first = Executor(
+        todo.plan,
+        prepared.opened.source,
+        known,
+        budget=request.memory_budget,
+        residue_in=prepared.residue,
+        residue_out=None,
+        recorded=lambda record: progress.advance(record.bytes),
+        done=todo.done,
+    )
+    with guard.telling(first.stop):
+        read = first.run().bytes_read
+    known.sync()
+    return read
 
 
 def _usable(request: ConversionRequest, plan: Plan, resumed: Resumed, residue: residue_lib.Journal) -> list[UnitRecord]:

@@ -103,8 +103,17 @@ class Staging:
             # It is done: whoever wanted the run to stop gets what it would have left by ending a moment earlier.
             held.came.clear()
             self._made.clear()
+            if (self.folder / PUBLISHING).exists():
+                # It could not be noted that the output counts: the next run does so, from what lies here.
+                self._release()
+                return
             with contextlib.suppress(OSError):
                 self._clear()
+
+    def settle(self) -> None:
+        """Finishes or undoes what a run that was killed while it published had moved, unless it still runs."""
+        if is_folder(self.folder) and (self.folder / PUBLISHING).exists():
+            self.tidy()
 
     def tidy(self) -> None:
         """Removes the litter of a publication that was complete; a folder in use, or with finished units, stays."""

@@ -1,5 +1,6 @@
 """Digests read in parts are those of the whole; what is damaged does not hide the rest."""
 
+import os
 from pathlib import Path
 
 import blake3
@@ -43,3 +44,13 @@ def test_a_damaged_file_leaves_the_others_readable(tmp_path: Path) -> None:
         with pytest.raises(RecastError) as raised:
             tensors.info(name)
         assert raised.value.diagnostics[0].id == "HEADER_INVALID"
+
+
+def test_a_pipe_among_the_files_of_an_item_is_an_error_for_each_array_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "0" / "items").mkdir(parents=True)
+    os.mkfifo(tmp_path / "0" / "items" / "manifest.ocdbt")
+    tensors = open_tensors(tmp_path, ["a", "b"])
+    for name in ("a", "b"):
+        with pytest.raises(RecastError) as raised:
+            tensors.info(name)
+        assert raised.value.diagnostics[0].id == "ORBAX_ARRAY_UNREADABLE"

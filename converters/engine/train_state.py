@@ -17,6 +17,7 @@ from converters.engine.carried_state import CarriedState
 from converters.engine.kept import own_of
 from converters.engine.mirrors import Mirror
 from converters.formats.base import TensorInfo
+from converters.formats.json_files import printable
 from converters.formats.orbax_extended import Extended
 from converters.formats.orbax_metadata import DICT_KEY, SEQUENCE_KEY, Leaf
 from mappings.language.arrays import Array
@@ -180,22 +181,24 @@ class _Extension:
     def add_mirror(self, mirror: Mirror) -> set[str]:
         """Moves a mirror as the weights move; returns the names of the source that this accounts for."""
         placed = {*mirror.arrays.values(), *mirror.masked.values()}
-        wrong = self._misshapen(mirror)
+        misshapen = self._misshapen(mirror)
+        wrong = misshapen or self._dotted(mirror)
         if wrong and not self._same_places(mirror):
             self._found.append(wrong)
             return placed
         if wrong:
             for name in mirror.arrays.values():
                 self.carry(name, quiet=True)
-            self.note("CARRIED", f"{mirror.prefix}.*", "as it is: it is named like the weights, in other shapes")
+            what = "in other shapes" if misshapen else "with dots in its keys"
+            self.note("CARRIED", f"{mirror.prefix}.*", f"as it is: it is named like the weights, {what}")
             for name in set(mirror.masked.values()):
                 self.add_leaf(name, self._tree.leaves[name])
             return placed
         for target, moves in self._feeds.items():
             self._mirror_one(mirror, target, moves)
         changed = any(_is_restacked(move) for moves in self._feeds.values() for move in moves)
-        what = ("RESTACKED", "as the weights") if changed else ("CARRIED", "as it is")
-        self.note(what[0], f"{mirror.prefix}.*", f"{len(mirror.arrays)} arrays that mirror the weights, {what[1]}")
+        kind, how = ("RESTACKED", "as the weights") if changed else ("CARRIED", "as it is")
+        self.note(kind, f"{mirror.prefix}.*", f"{len(mirror.arrays)} arrays that mirror the weights, {how}")
         return placed
 
     def carry(self, name: str, quiet: bool = False) -> None:
@@ -332,6 +335,19 @@ class _Extension:
                 reason = (
                     f"{name} has the shape {list(shape)}, its weight {list(wanted)}: nothing says how {mirror.prefix} "
                     "goes with another stacking of the layers."
+                )
+                return Diagnostic("TRAIN_STATE_NOT_RESTACKABLE", reason, subject=mirror.prefix)
+        return None
+
+    def _dotted(self, mirror: Mirror) -> Diagnostic | None:
+        """Names are keys with dots between them: of a key that has one itself, nothing says where it would go."""
+        for name in (*mirror.arrays.values(), *mirror.masked.values()):
+            leaf = self._tree.leaves.get(name)
+            key = next((key for key in leaf.keys if "." in key), None) if leaf is not None else None
+            if key is not None:
+                reason = (
+                    f"{name} has the key {printable(key)}, with a dot in it: nothing says how {mirror.prefix} goes "
+                    "with another stacking of the layers."
                 )
                 return Diagnostic("TRAIN_STATE_NOT_RESTACKABLE", reason, subject=mirror.prefix)
         return None

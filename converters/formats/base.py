@@ -113,6 +113,13 @@ def _decodes(kind: type[Source]) -> bool:
     return issubclass(kind, Decoder)
 
 
+class Writer(Protocol):
+    """Takes values; `write` may be called from several threads."""
+
+    def write(self, name: str, region: Region, values: AnyArray) -> None:
+        """Takes C-contiguous values of a region; returns once `values` may be reused."""
+
+
 class Sink(Protocol):
     """A checkpoint being written; `write` may be called from several threads."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from blake3 import blake3
 
+from converters.formats.regular_files import open_regular
 from reporting.diagnostics import Diagnostic
 
 _PIECE = 1 << 20
@@ -41,7 +43,10 @@ def take(root: Path, path: str, head: int) -> Fingerprint:
         path: the file, relative to it.
         head: leading bytes to digest, at most the file's size.
     """
-    with open(root / path, "rb") as file:
+    file = open_regular(root / path)
+    if file is None:
+        raise OSError(errno.EINVAL, "not a regular file", str(root / path))
+    with file:
         status = os.fstat(file.fileno())
         hasher = blake3()
         left = head = min(head, status.st_size)

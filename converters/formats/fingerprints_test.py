@@ -50,6 +50,13 @@ def test_a_file_that_is_gone_is_a_change(taken: tuple[Path, Fingerprint]) -> Non
     assert "can no longer be read" in changes(root, [fingerprint])[0].reason
 
 
+def test_a_pipe_in_the_place_of_a_file_is_a_change_and_not_waited_for(taken: tuple[Path, Fingerprint]) -> None:
+    root, fingerprint = taken
+    (root / "file").unlink()
+    os.mkfifo(root / "file")
+    assert "can no longer be read: not a regular file" in changes(root, [fingerprint])[0].reason
+
+
 def test_a_head_longer_than_the_file_is_the_whole_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     fingerprint = take(tmp_path, "file", 1000)

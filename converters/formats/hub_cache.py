@@ -94,7 +94,8 @@ def _main(reference: Path) -> str:
 def _is_whole(folder: Path) -> bool:
     """Whether config and weights are there; single shards that are missing are named when the source is opened."""
     names = {entry.name for entry in folder.iterdir()}
-    return "config.json" in names and any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names)
+    weights = (".safetensors", ".safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    return "config.json" in names and any(name.endswith(weights) for name in names)
 
 
 def _check_links(folder: Path, home: Path) -> None:

@@ -74,6 +74,12 @@ def test_a_snapshot_of_links_to_blobs_is_found(tmp_path: Path) -> None:
     assert hub_cache.snapshot(HUB_ID, tmp_path) == folder
 
 
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_a_snapshot_of_files_of_torch_is_found(tmp_path: Path, weights: str) -> None:
+    folder = _download(tmp_path, files=("config.json", weights))
+    assert hub_cache.snapshot(HUB_ID, tmp_path) == folder
+
+
 def test_a_cache_behind_a_link_is_found(tmp_path: Path) -> None:
     _download(tmp_path / "disk")
     (tmp_path / "cache").symlink_to("disk")
@@ -95,7 +101,10 @@ def test_of_several_revisions_that_main_does_not_name_none_is_taken(tmp_path: Pa
     assert "2 revisions" in _refusal(tmp_path)
 
 
-@pytest.mark.parametrize("files", [("config.json",), ("a.safetensors",), ("config.json", "tokenizer.json"), ()])
+@pytest.mark.parametrize(
+    "files",
+    [("config.json",), ("a.safetensors",), ("config.json", "tokenizer.json"), ("config.json", "training_args.bin"), ()],
+)
 def test_a_snapshot_without_config_or_weights_is_none(tmp_path: Path, files: tuple[str, ...]) -> None:
     _download(tmp_path, files=files)
     assert hub_cache.snapshot(HUB_ID, tmp_path) is None

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from converters.formats.regular_files import open_regular
 from converters.formats.storage_errors import reading
-from reporting.diagnostics import Diagnostic, raise_all
+from reporting.diagnostics import RecastError
 
 
 class MappedFiles:
@@ -39,7 +40,7 @@ class MappedFiles:
         Raises:
             ValueError: the files are closed.
             RecastError: INPUT_OUTPUT or SOURCE_NOT_FOUND, when it cannot be mapped; SOURCE_CHANGED, when it has another
-                size than before.
+                size than before, or is no file any more.
         """
         with self._lock:
             if self._closed:
@@ -71,12 +72,12 @@ class MappedFiles:
     def _open(self, file: str) -> mmap.mmap:
         path = self._directory / file
         with reading(path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                size = os.fstat(descriptor).st_size
+            opened = open_regular(path)
+            if opened is None:
+                raise RecastError.of("SOURCE_CHANGED", f"{file} is no regular file any more", subject=file)
+            with opened:
+                size = os.fstat(opened.fileno()).st_size
                 if size != self._sizes[file]:
                     reason = f"{file} had {self._sizes[file]} bytes and now has {size}"
-                    raise_all([Diagnostic("SOURCE_CHANGED", reason, subject=file)])
-                return mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
-            finally:
-                os.close(descriptor)
+                    raise RecastError.of("SOURCE_CHANGED", reason, subject=file)
+                return mmap.mmap(opened.fileno(), size, prot=mmap.PROT_READ)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,15 @@ from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
 _OPEN_AT_ONCE = 256
 _HARMLESS_CHUNK = 64 << 20
+
+
+def check_files(items: Path) -> None:
+    """Refuses pipes and devices among the files of an item: TensorStore would wait for ever for what they hold.
+
+    Raises:
+        RecastError: ORBAX_ARRAY_UNREADABLE for each of them.
+    """
+    raise_all(list(_no_files(items)))
 
 
 def open_arrays(items: Path, tree: Tree, context: Any) -> dict[str, Any]:
@@ -43,6 +54,14 @@ def open_arrays(items: Path, tree: Tree, context: Any) -> dict[str, Any]:
                 found.append(Diagnostic("ORBAX_ARRAY_UNREADABLE", reason, subject=name))
     raise_all(found)
     return stores
+
+
+def _no_files(items: Path) -> Iterator[Diagnostic]:
+    for directory, _, names in os.walk(items):
+        for path in (Path(directory, name) for name in names):
+            if path.exists() and not path.is_file():
+                label = str(path.relative_to(items))
+                yield Diagnostic("ORBAX_ARRAY_UNREADABLE", f"{label} is not a regular file", subject=label)
 
 
 def _spec(items: Path, name: str, tree: Tree, ocdbt: bool) -> dict[str, Any]:

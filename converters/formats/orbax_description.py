@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from converters.formats.orbax_arrays import open_arrays
+from converters.formats.orbax_arrays import check_files, open_arrays
 from converters.formats.orbax_directory import DATABASE_FILE
 from converters.formats.orbax_metadata import TREE_FILE, array_names, read_tree
 from converters.formats.tensorstore_io import new_context
@@ -65,6 +65,7 @@ def describe(items: Path) -> Description:
         RecastError: as `orbax_metadata.read_tree` and `orbax_arrays.open_arrays`.
     """
     tree = read_tree(items / TREE_FILE)
+    check_files(items)
     stores = open_arrays(items, tree, new_context())
     arrays = {name: _stored(stores[leaf.name]) for name, leaf in array_names(tree.leaves)}
     sizes = [os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(items) for name in names]

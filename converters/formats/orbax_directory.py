@@ -14,6 +14,8 @@ from reporting.diagnostics import RecastError
 DATABASE_FILE = "manifest.ocdbt"
 PROCESS_PREFIX = "ocdbt.process_"
 _USUAL_ITEM = "items"
+# Beside the arrays the number is stored as an int64.
+_LARGEST_STEP = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _directories(path: Path) -> list[str]:
 def _steps(path: Path) -> list[int]:
     # "007" would not come back from a number, so it is no step.
     names = (name for name in _directories(path) if name.isascii() and name.isdigit() and str(int(name)) == name)
-    return sorted((int(name) for name in names), reverse=True)
+    return sorted((int(name) for name in names if int(name) <= _LARGEST_STEP), reverse=True)
 
 
 def _temporary(path: Path) -> list[str]:
@@ -137,7 +139,8 @@ def _has_arrays(path: Path) -> bool:
 
 
 def _number(path: Path) -> int | None:
-    return int(path.name) if path.name.isascii() and path.name.isdigit() else None
+    number = int(path.name) if path.name.isascii() and path.name.isdigit() else None
+    return None if number is None or number > _LARGEST_STEP else number
 
 
 def _unfinished(path: Path, why: str) -> RecastError:

@@ -138,7 +138,7 @@ def test_an_item_without_a_step_is_taken(tmp_path: Path) -> None:
     assert (location.step, dict(location.custom_metadata)) == (None, {})
 
 
-@pytest.mark.parametrize("name", ["007", "1e3", "-1", "\u0663"])
+@pytest.mark.parametrize("name", ["007", "1e3", "-1", "\u0663", str(2**63)])
 def test_what_is_no_plain_number_is_no_step(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     assert violation(tmp_path) == "SOURCE_NOT_RECOGNIZED"

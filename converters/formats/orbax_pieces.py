@@ -12,7 +12,7 @@ import tensorstore as ts
 
 from converters.formats.base import AnyArray, Region, TensorInfo
 from converters.formats.dtypes import NAMES, numpy_dtype
-from converters.formats.orbax_arrays import open_arrays
+from converters.formats.orbax_arrays import check_files, open_arrays
 from converters.formats.orbax_metadata import TREE_FILE, Tree, array_leaf, array_names, read_tree
 from converters.formats.regions import check_inside, shape_of, slices
 from converters.formats.tensorstore_io import new_context, unreadable
@@ -41,6 +41,11 @@ class OrbaxPieces:
         self.faults: dict[str, Sequence[Diagnostic]] = {}
         self._stores: dict[str, Any] = {}
         self._context = new_context()
+        try:
+            check_files(items)
+        except RecastError as error:
+            self.faults.update(dict.fromkeys(names, error.diagnostics))
+            return
         try:
             tree = read_tree(items / TREE_FILE)
         except RecastError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from converters.formats.base import AnyArray
-from converters.formats.orbax_arrays import open_arrays
+from converters.formats.orbax_arrays import check_files, open_arrays
 from converters.formats.orbax_metadata import TREE_FILE, array_names, read_tree
 from converters.formats.tensorstore_io import new_context, unreadable
 from reporting.diagnostics import RecastError
@@ -32,6 +32,7 @@ class OrbaxElements:
         """
         tree = read_tree(items / TREE_FILE)
         self.stored = {name: leaf.name for name, leaf in array_names(tree.leaves)}
+        check_files(items)
         self._stores: dict[str, Any] = open_arrays(items, tree, new_context())
 
     @property

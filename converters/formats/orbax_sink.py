@@ -78,7 +78,7 @@ class OrbaxSink:
             resume: keep what an earlier sink with the same declarations wrote; without it no step may exist yet.
 
         Raises:
-            ValueError: the compression is not one of those; a leaf that cannot be written.
+            ValueError: the compression is not one of those; a leaf that cannot be written; a scalar beyond 64 bits.
         """
         self.step_directory = directory / str(step)
         self.items = self.step_directory / ITEM
@@ -87,6 +87,8 @@ class OrbaxSink:
         self._custom = dict(custom_metadata or {})
         self._leaves = dict(leaves or {})
         self._scalars = ({"step": step} if leaves is None else {}) if scalars is None else dict(scalars)
+        if any(not -(2**63) <= value < 2**63 for value in self._scalars.values()):
+            raise ValueError(f"{self._scalars} do not fit into 64 bits")
         self._empty = (("opt_state",) if leaves is None else ()) if empty is None else tuple(empty)
         self._extended = dict(extended or {})
         self._resume = resume

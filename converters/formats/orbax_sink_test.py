@@ -201,6 +201,11 @@ def test_the_step_and_other_scalars_are_stored_and_named(tmp_path: Path) -> None
     assert "opt_state" not in (sink.items / "_METADATA").read_text()
 
 
+def test_a_step_beyond_64_bits_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="do not fit into 64 bits"):
+        OrbaxSink(tmp_path, step=2**63)
+
+
 def test_a_step_that_exists_is_never_written_into(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     with pytest.raises(RecastError) as caught:

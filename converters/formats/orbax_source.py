@@ -12,7 +12,7 @@ import tensorstore as ts
 from converters.formats import fingerprints
 from converters.formats.base import AnyArray, Region, TensorInfo
 from converters.formats.dtypes import NAMES, numpy_dtype
-from converters.formats.orbax_arrays import open_arrays
+from converters.formats.orbax_arrays import check_files, open_arrays
 from converters.formats.orbax_directory import Location, resolve
 from converters.formats.orbax_mapped import MappedChunks
 from converters.formats.orbax_metadata import TREE_FILE, Leaf, array_names, read_tree
@@ -50,6 +50,7 @@ class OrbaxSource:
         tree = read_tree(self.location.items / TREE_FILE)
         self.custom_metadata = self.location.custom_metadata or tree.custom_metadata
         self.without_data = {leaf.name: leaf.value_type for leaf in tree.leaves.values() if not leaf.is_array}
+        check_files(self.location.items)
         self._stores = open_arrays(self.location.items, tree, new_context())
         self._mapped = MappedChunks(self.location.items, self._stores)
         self._tensors: dict[str, TensorInfo] = {}

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tensorstore as ts
 
 from converters.formats import fingerprints
 from converters.formats.base import AnyArray, TensorInfo
+from converters.formats.orbax_description import describe
 from converters.formats.orbax_second_reader import OrbaxElements
 from converters.formats.orbax_source import OrbaxSource
 from reporting.diagnostics import RecastError
@@ -199,6 +201,20 @@ def test_each_array_that_is_not_in_the_database_is_unreadable(items: Path) -> No
 def test_a_database_without_its_manifest_is_unreadable(items: Path) -> None:
     (items / "manifest.ocdbt").unlink()
     assert violations(items) == [("ORBAX_ARRAY_UNREADABLE", "manifest.ocdbt")]
+
+
+@pytest.mark.parametrize("read", [OrbaxElements, describe])
+def test_no_reader_waits_for_a_pipe_among_the_files(items: Path, read: Callable[[Path], object]) -> None:
+    os.mkfifo(items / "beside")
+    with pytest.raises(RecastError, match="beside is not a regular file"):
+        read(items)
+
+
+@pytest.mark.parametrize("file", ["manifest.ocdbt", "beside"])
+def test_a_pipe_among_the_files_is_refused_and_not_waited_for(items: Path, file: str) -> None:
+    (items / file).unlink(missing_ok=True)
+    os.mkfifo(items / file)
+    assert violations(items.parent) == [("ORBAX_ARRAY_UNREADABLE", file)]
 
 
 def test_a_database_that_was_never_merged_is_unfinished(items: Path) -> None:

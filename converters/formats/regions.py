@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from converters.formats.base import Region
@@ -44,9 +43,3 @@ def span(region: Region, shape: Sequence[int]) -> tuple[int, int]:
         first = first * size + start
         last = last * size + stop - 1
     return first, last + 1
-
-
-def is_contiguous(region: Region, shape: Sequence[int]) -> bool:
-    """Whether the elements of a box follow each other in C order."""
-    first, end = span(region, shape)
-    return end - first == math.prod(shape_of(region))

@@ -47,6 +47,8 @@ def locate(path: Path) -> tuple[FileSet, list[Diagnostic]]:
     if path.is_file():
         if path.name.endswith(".index.json"):
             return _from_index(path.parent, path.name)
+        if not path.name.endswith(_SUFFIX):
+            raise _no_weights(path)
         return FileSet(path.parent, (path.name,), None), []
     if not path.exists():
         raise RecastError.of("SOURCE_NOT_FOUND", f"{path} does not exist", subject=str(path))
@@ -60,8 +62,18 @@ def locate(path: Path) -> tuple[FileSet, list[Diagnostic]]:
     if SINGLE_FILE in present:
         return FileSet(path, (SINGLE_FILE,), None, _without(present, [SINGLE_FILE])), []
     if not present:
-        raise RecastError.of("SOURCE_NOT_RECOGNIZED", f"{path} holds no safetensors files", subject=str(path))
+        reason = f"{path} holds no safetensors files and no pytorch_model.bin"
+        raise RecastError.of("SOURCE_NOT_RECOGNIZED", reason, subject=str(path))
     return FileSet(path, present, None), _missing_numbers(present)
+
+
+def _no_weights(path: Path) -> RecastError:
+    return RecastError.of(
+        "SOURCE_NOT_RECOGNIZED",
+        f"{path} is a file, and none that ends in {_SUFFIX} or .index.json",
+        suggestion="Give the directory of the checkpoint.",
+        subject=str(path),
+    )
 
 
 def _safetensors_in(directory: Path) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from converters.formats.dtypes import element_size
 from converters.formats.json_files import LIMIT, JsonFault, is_count, is_text, parse_object, printable
 from converters.formats.regular_files import open_regular
-from reporting.diagnostics import Diagnostic, raise_all
+from reporting.diagnostics import Diagnostic
 
 DTYPES: Mapping[str, str] = {
     "BOOL": "bool",
@@ -78,14 +78,6 @@ class Header:
     metadata: Mapping[str, str]
     data_start: int
     size: int
-
-
-def parse_header(path: Path) -> Header:
-    """The header of a file without any violation; raises RecastError with all of them, or OSError."""
-    header, violations = scan_header(path, path.name)
-    raise_all(violations)
-    assert header is not None
-    return header
 
 
 def scan_header(path: Path, label: str) -> tuple[Header | None, list[Diagnostic]]:

@@ -73,11 +73,6 @@ class SafetensorsElements:
         return np.frombuffer(bytes(raw), dtype)
 
 
-def read_elements(path: Path, name: str, coordinates: AnyArray) -> AnyArray:
-    """`SafetensorsElements.read` for a single call."""
-    return SafetensorsElements(path).read(name, coordinates)
-
-
 def _position(point: list[int], shape: tuple[int, ...]) -> int:
     position = 0
     for index, size in zip(point, shape, strict=True):

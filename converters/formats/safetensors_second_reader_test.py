@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.formats.safetensors_second_reader import SafetensorsElements, read_elements
+from converters.formats.safetensors_second_reader import SafetensorsElements
 
 VALUES = np.arange(24, dtype=np.float32).astype(ml_dtypes.bfloat16).reshape(2, 3, 4)
 
@@ -27,30 +27,30 @@ def _path(tmp_path: Path) -> Path:
 
 def test_elements_are_those_at_their_coordinates(path: Path) -> None:
     points = np.array([[0, 0, 0], [1, 2, 3], [0, 2, 1], [1, 0, 2], [1, 0, 2]])
-    values = read_elements(path, "x", points)
+    values = SafetensorsElements(path).read("x", points)
     assert values.dtype == ml_dtypes.bfloat16
     assert values.astype(np.float32).tolist() == [0.0, 23.0, 9.0, 14.0, 14.0]
 
 
 def test_a_scalar_has_one_element_without_coordinates(path: Path) -> None:
-    assert read_elements(path, "s", np.empty((1, 0), np.int64)).tolist() == [2.5]
+    assert SafetensorsElements(path).read("s", np.empty((1, 0), np.int64)).tolist() == [2.5]
 
 
 @pytest.mark.parametrize("point", [[2, 0, 0], [0, 3, 0], [0, 0, -1]])
 def test_a_coordinate_outside_of_the_tensor_is_refused(path: Path, point: list[int]) -> None:
     with pytest.raises(ValueError, match="lies outside"):
-        read_elements(path, "x", np.array([point]))
+        SafetensorsElements(path).read("x", np.array([point]))
 
 
 def test_a_file_that_ends_too_early_is_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="ends inside of x"):
-        read_elements(path, "x", np.array([[1, 2, 3]]))
+        SafetensorsElements(path).read("x", np.array([[1, 2, 3]]))
 
 
 def test_a_tensor_that_is_not_there_is_refused(path: Path) -> None:
     with pytest.raises(KeyError):
-        read_elements(path, "y", np.array([[0]]))
+        SafetensorsElements(path).read("y", np.array([[0]]))
 
 
 def test_several_tensors_are_read_after_one_parse_of_the_header(path: Path) -> None:

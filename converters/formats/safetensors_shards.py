@@ -20,7 +20,6 @@ from converters.formats.safetensors_header import DTYPES, Entry
 DEFAULT_MAX_SHARD_SIZE = 5 * 10**9
 _CODES = {name: code for code, name in DTYPES.items()}
 _RANKS = {name: rank for rank, name in enumerate(DTYPES.values())}
-_UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +37,6 @@ class Shard:
     header: bytes
     entries: Mapping[str, Entry]
     size: int
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as "5GB", as Hugging Face reads it: units of 1000; a bare number is bytes.
-
-    Raises:
-        ValueError: not a positive size.
-    """
-    stripped = text.strip()
-    unit = _UNITS.get(stripped[-2:].upper())
-    number = float(stripped[:-2] if unit else stripped)
-    size = number * (unit or 1)
-    if not math.isfinite(size) or size < 1:
-        raise ValueError(f"{text} is not a size")
-    return int(size)
 
 
 def plan_shards(

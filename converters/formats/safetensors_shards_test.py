@@ -3,7 +3,7 @@ import json
 import pytest
 
 from converters.formats.base import TensorInfo
-from converters.formats.safetensors_shards import index_file, parse_size, plan_shards
+from converters.formats.safetensors_shards import index_file, plan_shards
 
 
 def bytes_of(name: str, size: int) -> TensorInfo:
@@ -54,19 +54,6 @@ def test_a_header_states_its_length_and_ends_on_a_multiple_of_eight() -> None:
         assert json.loads(shard.header[8:])[name] == {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}
         assert shard.entries[name].offset == len(shard.header)
         assert shard.size == len(shard.header) + 3
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("5GB", 5 * 10**9), ("1.5 mb", 1_500_000), ("20KB", 20_000), ("2TB", 2 * 10**12), ("123", 123)]
-)
-def test_sizes_are_in_units_of_a_thousand(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "5GiB", "nan", "infGB", "five"])
-def test_what_is_no_positive_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"size|float"):
-        parse_size(text)
 
 
 def test_no_tensors_and_names_that_appear_twice_are_refused() -> None:

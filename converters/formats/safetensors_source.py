@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,15 +21,6 @@ from converters.formats.storage_errors import read_error, reading
 from reporting.diagnostics import Diagnostic, raise_all
 
 _HEADER_READERS = 8
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Extent:
-    """Where a tensor's bytes lie: one contiguous range of one file."""
-
-    path: Path
-    offset: int
-    nbytes: int
 
 
 class SafetensorsSource:
@@ -79,11 +69,6 @@ class SafetensorsSource:
     def chunk(self, name: str) -> tuple[int, ...] | None:
         """None: files are not chunked."""
         return None
-
-    def extent(self, name: str) -> Extent:
-        """The byte range that holds a tensor."""
-        file, entry = self._entries[name]
-        return Extent(self.directory / file, entry.offset, entry.nbytes)
 
     def read(self, name: str, region: Region) -> AnyArray:
         """A region as a read-only view of the mapped file; a copy where the file does not align its elements.

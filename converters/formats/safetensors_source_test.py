@@ -295,11 +295,6 @@ def test_fingerprints_notice_a_new_header_of_the_same_size(sharded: Path) -> Non
     assert [d.subject for d in fingerprints.changes(sharded, taken)] == ["two.safetensors"]
 
 
-def test_an_extent_is_the_range_of_the_file_that_holds_the_tensor(sharded: Path) -> None:
-    extent = SafetensorsSource(sharded).extent("b")
-    assert extent.path.read_bytes()[extent.offset : extent.offset + extent.nbytes] == b"bb"
-
-
 def test_a_view_outlives_the_source_and_a_closed_source_refuses_to_read(sharded: Path) -> None:
     source = SafetensorsSource(sharded)
     view = source.read("a", ((0, 4),))

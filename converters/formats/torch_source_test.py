@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -99,6 +100,15 @@ def test_a_file_that_became_shorter_after_opening_is_a_changed_source(tmp_path: 
     source = TorchSource(_saved(tmp_path))
     content = (tmp_path / SINGLE_FILE).read_bytes()
     (tmp_path / SINGLE_FILE).write_bytes(content[:-1])
+    with pytest.raises(RecastError) as caught:
+        source.read("int64", ((0, 4),))
+    assert caught.value.diagnostics[0].id == "SOURCE_CHANGED"
+
+
+def test_a_file_that_became_a_pipe_after_opening_is_a_changed_source_and_not_waited_for(tmp_path: Path) -> None:
+    source = TorchSource(_saved(tmp_path))
+    (tmp_path / SINGLE_FILE).unlink()
+    os.mkfifo(tmp_path / SINGLE_FILE)
     with pytest.raises(RecastError) as caught:
         source.read("int64", ((0, 4),))
     assert caught.value.diagnostics[0].id == "SOURCE_CHANGED"

@@ -21,8 +21,8 @@ _IMAGE = re.compile(
     "(?P<digest>@sha256:[0-9a-f]{64})?"
 )
 _FLOATING = ":latest"
-# Of this machine, or of no use in a Job.
-_LOCAL = ("plan_file", "plan_only", "progress")
+# Of this machine, or of no use in a Job, where a token would lie open.
+_LOCAL = ("plan_file", "plan_only", "progress", "hf_access_token")
 _LOCAL_PATHS = ("hf_config_path",)
 
 
@@ -149,11 +149,21 @@ def passed_on(values: flags.FlagValues, own: tuple[str, ...]) -> list[str]:
     Args:
         values: parsed flags.
         own: names of flags that are not the conversion's.
+
+    Raises:
+        RecastError: INVALID_FLAG for each that is no UTF-8, as a manifest must be.
     """
-    named = sorted({flag.name for flag in values._flags().values() if flag.present})
-    return [
-        line for name in named if name not in (*own, *FLAGS, *_LOCAL) for line in values[name].serialize().split("\n")
-    ]
+    given = {flag.name for flag in values._flags().values() if flag.present}
+    said = {name: values[name].serialize() for name in sorted(given - {*own, *FLAGS, *_LOCAL})}
+    raise_all(
+        [_fault(name, "It is no UTF-8, as a Job's arguments must be.") for name in said if not _is_text(said[name])]
+    )
+    return [line for lines in said.values() for line in lines.split("\n")]
+
+
+def _is_text(given: str) -> bool:
+    """Whether an argument was UTF-8; of other bytes Python makes surrogates."""
+    return given.encode("utf-8", "replace").decode() == given
 
 
 def _problems(values: flags.FlagValues) -> Iterator[Diagnostic]:

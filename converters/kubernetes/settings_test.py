@@ -87,3 +87,10 @@ def test_without_kubernetes_its_flags_have_no_meaning() -> None:
 def test_flags_of_the_conversion_are_passed_on_once_and_others_are_not() -> None:
     values = parsed("--dtype=bfloat16", "--plan_file=x")
     assert settings.passed_on(values, ("own",)) == ["--dtype=bfloat16"]
+
+
+def test_flags_that_no_manifest_can_hold_are_refused() -> None:
+    with pytest.raises(RecastError) as caught:
+        settings.passed_on(parsed("--dtype=b\udcff"), ("own",))
+    (found,) = caught.value.diagnostics
+    assert (found.id, found.reason) == ("INVALID_FLAG", "--dtype: It is no UTF-8, as a Job's arguments must be.")

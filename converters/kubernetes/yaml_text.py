@@ -11,11 +11,16 @@ Value = str | int | bool | Mapping[str, "Value"] | Sequence["Value"]
 
 # Words that no reader of YAML takes for anything but text: no numbers, dates, booleans, anchors or comments.
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")
 _WORDS_WITH_A_MEANING = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null"))
 
 
 def render(documents: Sequence[Mapping[str, Value]], remarks: Sequence[str] = ()) -> str:
-    """Documents, with remarks as comments before the first one."""
+    """Documents, with remarks as comments before the first one. Values are in ASCII, wherever they are piped through.
+
+    Raises:
+        ValueError: a value has a character that no UTF-8 can hold.
+    """
     comments = "".join(f"# {remark}\n" for remark in remarks)
     return comments + "---\n".join("".join(f"{line}\n" for line in _mapping(document)) for document in documents)
 
@@ -47,5 +52,12 @@ def _mapping(value: Mapping[str, Value]) -> Iterator[str]:
 def _scalar(value: Value) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS_WITH_A_MEANING:
         return value
-    # JSON is YAML.
-    return json.dumps(value)
+    if isinstance(value, str):
+        value.encode()
+    # JSON is YAML, but for characters beyond 16 bits, which JSON writes as two.
+    return _BEYOND_ASCII.sub(_escaped, json.dumps(value, ensure_ascii=False))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+import yaml
+
 from converters.kubernetes import yaml_text
 
 
@@ -33,3 +36,21 @@ def test_nested_data_is_indented_and_text_that_means_something_is_quoted() -> No
         "---\n"
         "a: b\n"
     )
+
+
+_SURROGATES = range(0xD800, 0xE000)
+
+
+def test_every_character_is_read_as_it_was() -> None:
+    plane = [chr(code) for code in range(0x10000) if code not in _SURROGATES]
+    beyond = [chr(code) for code in range(0x10000, 0x110000, 0x101)]
+    everything = "".join([*plane, *beyond, "\U0001f600", chr(0x10FFFF)])
+    text = yaml_text.render([{"all": everything, "each": plane[:0x300], "emoji/\U0001f600": "a"}])
+    assert yaml.safe_load(text) == {"all": everything, "each": plane[:0x300], "emoji/\U0001f600": "a"}
+    assert text.isascii()
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "a\udcff", "\ude00\ud83d"])
+def test_what_no_utf8_can_hold_is_refused(text: str) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        yaml_text.render([{"a": text}])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from recast_proto import model_manifest_pb2
@@ -21,7 +20,6 @@ FOLDER = "recast/deployment"
 
 API_VERSION = "sambanova.ai/v1alpha1"
 VERSION = "1"
-SCHEMAS = Path(__file__).resolve().parent / "schemas"
 _BUCKET_URI = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s/?#\\\x00-\x1f]+)*/?")
 _LONGEST_NAME = 63
 _KIBI = 1024

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ from recast_proto import model_manifest_pb2
 from validators.compatibility.facts import TokenizerFacts
 
 URI = "gs://bucket/checkpoints/my-llama"
+_SCHEMAS = Path(__file__).resolve().parent / "schemas"
 
 
 def _deployed(**changes: Any) -> Deployed:
@@ -39,7 +41,7 @@ def _resource(name: str, deployed: Deployed) -> dict[str, Any]:
 
 
 def _schema(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((deployment.SCHEMAS / f"{name}.schema.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads((_SCHEMAS / f"{name}.schema.json").read_text("utf-8"))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.engine.request import AUTO, ConversionRequest
+from converters.engine.request import AUTO, FP8_PER_TENSOR, ConversionRequest
 from converters.prepare.request import PrepareRequest
 from mappings import catalog
 from recast_proto import model_manifest_pb2
@@ -21,6 +21,10 @@ PARTS: Mapping[str, str] = {
 """The engine's steps, as the platform's report has them."""
 
 _DTYPES: Mapping[str, str] = {"": AUTO, "BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+_FORMS: Mapping[int, str] = {
+    model_manifest_pb2.WEIGHTS_FORM_UNSPECIFIED: "",
+    model_manifest_pb2.FP8_PER_TENSOR: FP8_PER_TENSOR,
+}
 _HEADS: Mapping[int, str] = {
     model_manifest_pb2.TIED_EMBEDDINGS_UNSPECIFIED: "",
     model_manifest_pb2.KEEP_TIED: "tie",
@@ -36,9 +40,9 @@ def check_form(base: model_manifest_pb2.ModelManifest) -> None:
         RecastError: NOT_SUPPORTED_YET.
     """
     form = base.legalising
-    if form.weights_form == model_manifest_pb2.WEIGHTS_FORM_UNSPECIFIED and form.dtype in _DTYPES:
+    if form.weights_form in _FORMS and form.dtype in _DTYPES:
         return
-    asked = "float8 codes with a scale for each tensor" if form.dtype in _DTYPES else form.dtype
+    asked = f"form {form.weights_form} of its catalogue" if form.dtype in _DTYPES else form.dtype
     raise RecastError.of(
         "NOT_SUPPORTED_YET",
         f"The platform stores the weights of {base.name} as {asked}, which is not written yet.",
@@ -74,6 +78,7 @@ def conversion(
         overwrite=request.overwrite,
         memory_budget=request.memory_budget,
         progress=request.progress,
+        weights_form=_FORMS.get(form.weights_form, ""),
         tied_head=_HEADS[form.tied_embeddings],
         numbered_shards=True,
         config_changes=_config_changes(config, form, deployment_version(request, base)),

@@ -25,6 +25,7 @@ class Looked:
     Attributes:
         source: its folder.
         files: bytes of each file by name.
+        closed: what in its folder this user cannot look at.
         carried: the files that go with the weights.
         config: config.json, None if it cannot be read.
         opened: its weights, None if their headers cannot be read.
@@ -37,6 +38,7 @@ class Looked:
 
     source: Path
     files: Mapping[str, int]
+    closed: tuple[str, ...]
     carried: tuple[str, ...]
     config: Mapping[str, Any] | None
     opened: Opened | None
@@ -57,11 +59,11 @@ def looked_at(source: Path) -> Iterator[Looked]:
     """Reads a checkpoint's folder, config, headers and tokenizer; the weights stay open for the block."""
     misplaced = checkpoint_files.check_place(source)
     if misplaced:
-        yield Looked(source, {}, (), None, None, None, None, tuple(misplaced), ())
+        yield Looked(source, {}, (), (), None, None, None, None, tuple(misplaced), ())
         return
     faults: list[Diagnostic] = []
     no_weights: list[Diagnostic] = []
-    files = checkpoint_files.sizes(source)
+    found = checkpoint_files.look(source)
     config = _config(source, faults)
     opened = _opened(source, faults, no_weights)
     try:
@@ -69,7 +71,7 @@ def looked_at(source: Path) -> Iterator[Looked]:
         facts, tokenizer_faults = tokenizer.read(source)
         carried = _carried(source, {d.subject for d in tokenizer_faults}, faults)
         told = (tuple(faults), tuple(tokenizer_faults), tuple(no_weights))
-        yield Looked(source, files, carried, config, opened, tensors, facts, *told)
+        yield Looked(source, found.sizes, found.closed, carried, config, opened, tensors, facts, *told)
     finally:
         if opened is not None:
             opened.source.close()

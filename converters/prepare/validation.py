@@ -9,6 +9,7 @@ from converters.engine import manifest, model
 from converters.engine.destination import is_vacant
 from converters.engine.prepare import occupied
 from converters.engine.request import ConversionRequest
+from converters.engine.staging import Staging
 from converters.prepare import legalizing
 from converters.prepare.looking import Looked
 from converters.prepare.request import PrepareRequest
@@ -18,6 +19,7 @@ from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from reporting.report import Report, StepFailed, StepRecord
 from validators import checkpoint_files, hf_config, preflight, transformers_version
 from validators.compatibility.evaluation import Finding, evaluate
+from validators.compatibility.legalised import before_legalising
 
 # What is there instead of a model explains everything that is missing of one.
 _EXPLAINS = ("ADAPTER_NOT_MERGED", "FORMAT_NOT_ACCEPTED")
@@ -43,6 +45,7 @@ class Validation:
         self._catalog = known
         self._base = base
         self._looked = looked
+        self._facts = before_legalising(looked.facts, base)
         self._named: frozenset[str] = frozenset()
         self._subjects = {rule.id: rule.WhichOneof("subject") for rule in known.rule}
 
@@ -71,7 +74,7 @@ class Validation:
             found += looked.no_weights
         if any(d.id in _EXPLAINS for d in found):
             found = [d for d in found if d.id not in _EXPLAINED]
-        self._named = frozenset(map(_field, found))
+        self._named = frozenset(d.field for d in found)
         yield from found
         yield from self._destination()
         step.lines.extend(_listing(looked))
@@ -80,6 +83,8 @@ class Validation:
         conversion = self._conversion
         if conversion is None:
             return
+        if not self._request.dry_run:
+            Staging(conversion.destination).settle()
         faults = preflight.check_destination(conversion.destination, conversion.source)
         yield from faults
         if not faults and not is_vacant(conversion.destination) and not self._is_done(conversion):
@@ -104,10 +109,24 @@ class Validation:
             step.lines.append("not compared: config.json cannot be read")
         else:
             judged = transformers_version.check(config, request.transformers_version)
-            # The platform's own tool has nothing but the error in this step, and scripts read it.
-            if self._request.explain or not judged.diagnostics:
-                step.lines.extend(judged.why)
             yield from judged.diagnostics
+            # The platform's own tool has nothing but the error in this step, and scripts read it.
+            if request.explain or not judged.diagnostics:
+                step.lines.extend(judged.why)
+            if not request.explain and any(not d.warning for d in judged.diagnostics):
+                return
+        step.lines.extend(self._newer_fields())
+
+    def _newer_fields(self) -> list[str]:
+        """What is done about the keys of config.json that are newer than the deployment; of a sound config alone."""
+        config = self._looked.config
+        if config is None or any(not d.warning for d in hf_config.check_config(config)):
+            return []
+        # Which keys are written does not depend on the dtype.
+        written = hf_config.carried_config(config, dtype="bfloat16", quantized=True)
+        return transformers_version.newer_fields(
+            config, legalizing.deployment_version(self._request, self._base), written
+        )
 
     def _compatibility(self, step: StepRecord) -> Iterator[Diagnostic]:
         looked = self._looked
@@ -117,12 +136,14 @@ class Validation:
         without = () if looked.tensors is not None else ("tensors",)
         if without:
             step.lines.append("tensors were not looked at: their headers cannot be read")
+        if self._facts.config != looked.config:
+            step.lines.append("the output head is written out already: tie_word_embeddings counts as true")
         found = self._findings("validate_compatibility", step, without)
         yield from found
         if catalog.family_of(looked.config) != self._base.family:
             return  # what another family's fields must be, says nothing of this checkpoint
-        named = self._named | {_field(d) for d in found}
-        yield from (d for d in hf_config.check_config(looked.config) if _field(d) not in named)
+        named = self._named | {d.field for d in found}
+        yield from (d for d in hf_config.check_config(looked.config) if d.field not in named)
 
     def _tokenizer(self, step: StepRecord) -> Iterator[Diagnostic]:
         looked = self._looked
@@ -136,7 +157,7 @@ class Validation:
         skipped = {*without}
         findings = [
             finding
-            for finding in evaluate(self._catalog, self._base, self._looked.facts, steps=(name,))
+            for finding in evaluate(self._catalog, self._base, self._facts, steps=(name,))
             if self._subjects.get(finding.rule_id) not in skipped
         ]
         if self._request.explain:
@@ -158,11 +179,6 @@ def _holds(report: Report, name: str, check: Check) -> bool:
     return True
 
 
-def _field(found: Diagnostic) -> str:
-    """The field that a diagnostic is about, without the objects that it lies in."""
-    return found.subject.rpartition(".")[2]
-
-
 def _explained(finding: Finding) -> str:
     mark = "holds" if finding.passed else "does not hold"
     return f"{finding.rule_id} {mark}: {finding.why}"
@@ -180,3 +196,5 @@ def _listing(looked: Looked) -> Iterator[str]:
     left = [name for name in sizes if name not in known and not _is_weights(name) and not name.startswith(".")]
     if left:
         yield f"left behind: {checkpoint_files.listed(left, sizes)}"
+    if looked.closed:
+        yield f"left behind, as it cannot be read: {', '.join(looked.closed)}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from converters.formats.base import Region
 from converters.quantized.stored import span
+from validators.quantization import FLOAT8, Weights
 
-SCALES = "_scale_inv"
-SCALES_DTYPE = "float32"
 # Elements encoded at a time, so that temporaries stay small whatever the size of a region.
 PIECE = 1 << 14
 ENCODING_BYTES = 40 * PIECE
@@ -31,6 +29,21 @@ class Blocks:
     powers_of_two: bool
     names: frozenset[str]
 
+    @property
+    def ending(self) -> str:
+        """What the publisher of this recipe adds to the name of a weight."""
+        return "_scale_inv"
+
+    @property
+    def weights(self) -> Weights:
+        """The way in which the arrays are stored."""
+        return Weights(FLOAT8, 8, self.size)
+
+    @property
+    def encoding_bytes(self) -> int:
+        """What encoding a unit allocates beside its codes, at most."""
+        return ENCODING_BYTES
+
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """How many blocks an array has on each axis."""
         *lead, rows, columns = shape
@@ -41,7 +54,7 @@ class Blocks:
         *lead, rows, columns = region
         return (*lead, span(rows, self.size[0]), span(columns, self.size[1]))
 
-    def units(self, chunk: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    def units(self, chunk: Sequence[int], shape: Sequence[int], room: int) -> tuple[int, ...]:
         """A box size like a given one, of whole blocks; not larger, but where a block is."""
         *lead, rows, columns = (min(size, whole) for size, whole in zip(chunk, shape, strict=True))
         high = _multiple(rows, self.size[0], shape[-2])
@@ -50,11 +63,6 @@ class Blocks:
             wide = _multiple(max(rows * columns // high, 1), self.size[1], shape[-1])
             high = _multiple(max(rows * columns // wide, 1), self.size[0], shape[-2])
         return (*lead, high, wide)
-
-
-def bytes_stored(shape: Sequence[int], blocks: Blocks) -> int:
-    """What an encoded array takes, its scales included."""
-    return math.prod(shape) + 4 * math.prod(blocks.grid(shape))
 
 
 def _multiple(size: int, step: int, whole: int) -> int:

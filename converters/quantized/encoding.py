@@ -66,7 +66,7 @@ def float8_blocks(
         scaled = np.clip(values / spread, -FLOAT8_LARGEST, FLOAT8_LARGEST)
         codes = scaled.astype(ml_dtypes.float8_e4m3fn)
         decoded = arithmetic.float8(np.ascontiguousarray(codes).view(np.uint8)) * spread
-    return codes, scales, _loss(values, decoded)
+    return codes, scales, loss_of(values, decoded)
 
 
 def _largest(values: AnyArray, block: tuple[int, int]) -> AnyArray:
@@ -80,14 +80,17 @@ def _spread(scales: AnyArray, block: tuple[int, int], shape: tuple[int, ...]) ->
     return np.repeat(np.repeat(scales, block[0], axis=0)[: shape[0]], block[1], axis=1)[:, : shape[1]]
 
 
-def _loss(values: AnyArray, decoded: AnyArray) -> Loss:
+def loss_of(values: AnyArray, decoded: AnyArray, counts: AnyArray | None = None) -> Loss:
+    """What is lost where float32 values are decoded to others; `counts` says how often each pair occurs."""
     difference = np.abs(values - decoded)
     size = np.abs(values)
     with np.errstate(all="ignore"):
         relative = np.divide(difference, size, out=np.zeros_like(size), where=size > 0)
-    return Loss(float(difference.max(initial=0)), float(relative.max(initial=0)), _squares(difference), _squares(size))
+    sums = (_squares(difference, counts), _squares(size, counts))
+    return Loss(float(difference.max(initial=0)), float(relative.max(initial=0)), *sums)
 
 
-def _squares(values: AnyArray) -> float:
+def _squares(values: AnyArray, counts: AnyArray | None) -> float:
     # Not as a dot product: that starts threads of its own.
-    return float(np.square(values, dtype=np.float64).sum())
+    squares = np.square(values, dtype=np.float64)
+    return float((squares if counts is None else squares * counts).sum())

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.formats.base import Region
-from converters.quantized.blocks import SCALES, SCALES_DTYPE, Blocks
 from converters.quantized.encoding import Loss
+from converters.quantized.forms import SCALES_DTYPE, Form
 from validators.quantization import FLOAT8
 
 
@@ -48,20 +48,22 @@ class Notes:
             found[name] = found.get(name, Loss()).joined(written.loss)
         return found
 
-    def entries(self, plain: Mapping[str, Mapping[str, Any]], blocks: Blocks) -> dict[str, Mapping[str, Any]]:
+    def entries(self, plain: Mapping[str, Mapping[str, Any]], form: Form) -> dict[str, Mapping[str, Any]]:
         """For a manifest: dtype, shape and digests of what is stored, from those of the plain arrays."""
         out: dict[str, Mapping[str, Any]] = {}
         for name, entry in plain.items():
-            if name not in blocks.names:
+            if name not in form.names:
                 out[name] = entry
                 continue
             boxes = [tuple(zip(unit["start"], unit["stop"], strict=True)) for unit in entry["units"]]
             written = [(box, self._written[name, box]) for box in boxes]
             codes = [_unit(box, one.codes) for box, one in written]
-            scales = [_unit(blocks.region(box), one.scales) for box, one in written]
+            # Regions of an array may share a scale.
+            of_scales = {form.region(box): one.scales for box, one in written}
+            scales = [_unit(box, digest) for box, digest in of_scales.items()]
             shape = entry["shape"]
             out[name] = {"dtype": FLOAT8, "shape": shape, "units": codes}
-            out[name + SCALES] = {"dtype": SCALES_DTYPE, "shape": list(blocks.grid(shape)), "units": scales}
+            out[name + form.ending] = {"dtype": SCALES_DTYPE, "shape": list(form.grid(shape)), "units": scales}
         return out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from validators.quantization import MXFP4, PACKED, Weights
+from validators.quantization import MXFP4, Weights
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 Box = tuple[tuple[int, int], ...]
@@ -96,7 +96,8 @@ def shapes_of_scales(shape: Sizes, weights: Weights) -> tuple[Sizes, ...]:
         1 if not size else -(-whole // size) for whole, size in zip((rows, columns), weights.block, strict=True)
     )
     full = (*lead, *grid)
-    if weights.block == (0, 0) and not lead:
+    if weights.block == (0, 0):
+        # Of a stack, a full grid has a scale for each matrix, the shorter forms one for all of them.
         return (full, (1,), ())
     if weights.block == (1, 0) and not lead:
         return (full, (rows,))
@@ -106,11 +107,3 @@ def shapes_of_scales(shape: Sizes, weights: Weights) -> tuple[Sizes, ...]:
 def packed_columns(columns: int, bits: int) -> int:
     """Words of 32 bits that a row of codes takes."""
     return math.ceil(columns / (_WORD_BITS // bits))
-
-
-def stored_shape(stored: Stored) -> Sizes:
-    """The shape of the array of codes, MXFP4 apart."""
-    *lead, rows, columns = stored.shape
-    if stored.weights.codes == PACKED:
-        return (*lead, rows, packed_columns(columns, stored.weights.bits))
-    return stored.shape

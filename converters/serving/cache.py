@@ -16,13 +16,14 @@ from google.protobuf import text_format
 from converters.formats import durable
 from converters.formats.regular_files import open_regular
 from converters.formats.storage_errors import reading, write_error, writing
+from converters.serving import content as contents
 from converters.serving import servers
 from converters.serving.api_key import ApiKey
 from converters.serving.fetching import LIMIT, Policy, fetch
 from converters.serving.servers import Kind, Server
 from mappings.serving import text
 from recast_proto.serving_catalog_pb2 import KeptCatalog, ServingCatalog
-from reporting.diagnostics import RecastError
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
 LINE_LIMIT = 100_000
 """Bytes of a line beyond which a text is refused: the time that a parser takes grows with the square of them."""
@@ -32,6 +33,8 @@ CATALOG_FILE = "catalog.textproto"
 _TIME = "%Y-%m-%dT%H:%M:%SUTC"
 _SUFFIX = ".textproto"
 _SAID = 300
+_FAULTS_TOLD = 20
+_PUBLISHED = "Tell the people who publish the catalogue: its digest is right, so this is what they wrote."
 _READ_LIMIT = 2 * LIMIT
 _REPLACED = ("METADATA_INVALID", "METADATA_SCHEMA_NEWER")
 _HEAD = (
@@ -197,8 +200,9 @@ def _kept(path: Path, named: Server) -> KeptCatalog:
     if kept.server != named.name:
         reason = f"{path} holds the catalogue of {kept.server}, and not of {named.name}."
         raise RecastError.of("METADATA_SERVER_MISMATCH", reason, subject=str(path))
-    content = text_format.MessageToString(kept.catalog, as_utf8=True).encode()
-    kept.catalog.CopyFrom(_parsed(content, "METADATA_INVALID", str(path)))
+    with _judged("METADATA_INVALID", str(path)):
+        text.check(kept.catalog)
+    _check_content(kept.catalog, "METADATA_INVALID", str(path))
     return kept
 
 
@@ -231,8 +235,26 @@ def _message(path: Path) -> KeptCatalog:
 
 def _parsed(content: bytes, id: str, subject: str) -> ServingCatalog:
     """A catalogue from bytes; `id` is what a fault in them is."""
+    with _judged(id, subject):
+        catalog = text.parse(_decoded(content, id, subject))
+    _check_content(catalog, id, subject)
+    return catalog
+
+
+def _check_content(catalog: ServingCatalog, id: str, subject: str) -> None:
+    """Refuses a catalogue that is what was published, but says what nothing can be done with."""
+    found = contents.faults(catalog)
+    told = found[:_FAULTS_TOLD]
+    if len(found) > _FAULTS_TOLD:
+        told.append(f"There are {len(found) - _FAULTS_TOLD} more such faults.")
+    raise_all([Diagnostic(id, fault, suggestion=_PUBLISHED, subject=subject) for fault in told])
+
+
+@contextlib.contextmanager
+def _judged(id: str, subject: str) -> Iterator[None]:
+    """Says what is wrong with a catalogue as an error with `id`."""
     try:
-        return text.parse(_decoded(content, id, subject))
+        yield
     except RecursionError:
         raise RecastError.of(id, "What is there is no catalogue: it is nested too deeply.", subject=subject) from None
     except text.CatalogError as error:
@@ -265,7 +287,7 @@ def _read(path: Path) -> bytes:
                 content = file.read(_READ_LIMIT + 1)
     except RecastError as error:
         if any(d.id == "SOURCE_NOT_FOUND" for d in error.diagnostics):
-            suggestion = f"Name a file, or a folder that holds {CATALOG_FILE}."
+            suggestion = f"Name a file, or a folder that holds {CATALOG_FILE}; a server's address begins with https://."
             raise RecastError.of(
                 "METADATA_NOT_FOUND", f"There is no catalogue at {path}.", subject=str(path), suggestion=suggestion
             ) from None

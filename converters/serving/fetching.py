@@ -23,13 +23,15 @@ from reporting.diagnostics import Diagnostic, RecastError
 if TYPE_CHECKING:
     import requests
 
-LIMIT = 16_000_000
-"""Bytes beyond which an answer is refused."""
+LIMIT = 4_000_000
+"""Bytes beyond which an answer is refused: ten times those of the embedded catalogue."""
 
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_FOLLOWED = 5
 _PIECE = 65_536
+# Python refuses to read a number of thousands of digits.
+_MOST_DIGITS = 18
 _ETAG = re.compile(r'(?:W/)?"[!#-~]{0,200}"')
 
 
@@ -90,7 +92,7 @@ def fetch(url: str, key: ApiKey | None = None, etag: str = "", policy: Policy | 
     Args:
         url: of the catalogue.
         key: goes to this URL's origin only, and over TLS or within this machine only.
-        etag: of what is kept already; "" to get the content in any case.
+        etag: of what is kept already; "", or what is none, to get the content in any case.
         policy: how patient to be; POLICY if None.
 
     Raises:
@@ -101,10 +103,12 @@ def fetch(url: str, key: ApiKey | None = None, etag: str = "", policy: Policy | 
     if key is not None and not url.startswith("https://") and not servers.is_loopback(url):
         reason = "The connection to the server would not be encrypted, and the request carries a key."
         raise RecastError.of("API_KEY_NOT_SENT", reason, subject=url)
+    # What a file of a cache says goes into a header.
+    named = etag if _ETAG.fullmatch(etag) else ""
     pause = patience.pause
     for attempt in range(1, patience.attempts + 1):
         try:
-            return _within(patience, url, key, etag)
+            return _within(patience, url, key, named)
         except _Passing as fault:
             if attempt == patience.attempts:
                 reason = f"{fault} Attempts: {attempt}."
@@ -147,7 +151,14 @@ def _attempt(patience: Policy, url: str, key: ApiKey | None, etag: str) -> Answe
             response = _asked(session, patience, url, key, etag)
             with response:
                 return _answer(response, url, etag)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+    except (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        OSError,
+        # Of a size that is negative, or an address that is no text: the libraries do not name these faults.
+        ValueError,
+    ) as error:
         chain = _chain(error)
         if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
             raise _untrusted(chain, url) from None
@@ -237,9 +248,9 @@ def _body(response: requests.Response, url: str) -> bytes:
     if encoding.lower() != "identity":
         raise _invalid(url, "The server sends its answer encoded, which was not asked for.")
     announced = response.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > LIMIT:
-        raise _invalid(url, f"The answer is {announced} bytes long; a catalogue has at most {LIMIT}.")
-    if not announced and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
+    if announced.isdecimal() and (len(announced) > _MOST_DIGITS or int(announced) > LIMIT):
+        raise _invalid(url, f"The answer is {announced[:_MOST_DIGITS]} bytes long; a catalogue has at most {LIMIT}.")
+    if not announced.isdecimal() and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
         # A header that broke off looks like a whole one whose body ends with the connection.
         raise _Passing("The answer does not say how long it is, or broke off in its header.")
     content = bytearray()

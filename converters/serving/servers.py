@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import hashlib
 import ipaddress
+import os
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -62,14 +63,17 @@ def parse(given: str) -> Server:
     """The server that a flag names.
 
     Raises:
-        RecastError: INVALID_FLAG if it is empty or a URL that is no base URL.
+        RecastError: INVALID_FLAG if it is empty, no text, or a URL that is no base URL.
     """
     if not given:
         raise _invalid(f"--server is empty; it is {EMBEDDED}, a local path, or the base URL of a server.")
+    if not _is_text(given):
+        raise _invalid("--server is no UTF-8, and a cache could not name it.")
     if given == EMBEDDED:
         return Server(Kind.EMBEDDED, EMBEDDED)
     if not _SCHEME.match(given):
-        return Server(Kind.LOCAL, str(Path(given).resolve()))
+        # Path.resolve would end at links in a circle, which are told where the file is read.
+        return Server(Kind.LOCAL, os.path.realpath(given))
     return Server(Kind.REMOTE, _base_url(given))
 
 
@@ -88,6 +92,15 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_text(given: str) -> bool:
+    """Whether Python read an argument as it stands: bytes that are no UTF-8 become surrogates."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _base_url(given: str) -> str:

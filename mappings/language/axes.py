@@ -147,6 +147,8 @@ class _Parser:
         if kind == "padding":
             self._take()
             padding = self._padding().strip()
+            if not padding:
+                raise LanguageSyntaxError(f"padding without a count in '{self._text}'")
             expressions.parse(padding)
             return Branch("", (), padding)
         label = ""

@@ -54,4 +54,4 @@ def test_padding_is_a_branch_with_an_expression() -> None:
 def test_what_is_no_axis_expression_is_an_error_that_quotes_it(text: str) -> None:
     with pytest.raises(LanguageSyntaxError) as error:
         parse(text)
-    assert text in str(error.value) or "empty expression" in str(error.value)
+    assert f"'{text}'" in str(error.value)

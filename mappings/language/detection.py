@@ -99,36 +99,6 @@ def detect(
     return Detection(False, nearest[0].options, {}, (), nearest[1], nearest[0])
 
 
-def open_options(
-    family: Family, source: LayoutSource, given: Mapping[str, object] | None = None
-) -> Mapping[str, tuple[object, ...]]:
-    """Options of a target that somebody must decide: no choice of form, but a fact about who reads the target.
-
-    These are options that change values and whose default rests on an option that is not given, such as MaxText's
-    rotary order on the model's name.
-
-    Args:
-        family: the model's tensors.
-        source: the layout of the target's format.
-        given: values of options that are known.
-
-    Returns:
-        From option to its candidates; empty if everything is decided.
-    """
-    given = dict(given or {})
-    values = bind_options(source.node, layout_symbols(family, source), given)
-    found: dict[str, tuple[object, ...]] = {}
-    for option in source.node.option:
-        if option.name in given or not option.value or not option.default:
-            continue
-        if _grounds(option, source, family).options <= _given(given):
-            continue
-        layouts = [bind_layout(family, source, {**values, option.name: value}) for value in listed_values(option)]
-        if len({signature(layout) for layout in layouts}) > 1:
-            found[option.name] = listed_values(option)
-    return found
-
-
 def resting_on(family: Family, source: LayoutSource, name: str) -> frozenset[str]:
     """The options whose defaults depend on the value of another option, directly or through others."""
     return frozenset(option.name for option in source.node.option if name in _grounds(option, source, family).options)

@@ -1,6 +1,6 @@
 import pytest
 
-from mappings.language.detection import Detection, Difference, detect, differences, open_options, signature
+from mappings.language.detection import Detection, Difference, detect, differences, signature
 from mappings.language.errors import MappingErrors
 from mappings.language.family import Family
 from mappings.language.layout import bind_layout
@@ -173,13 +173,6 @@ def test_too_many_combinations_are_refused() -> None:
     extra = "".join(f'option {{ name: "o{i}" value: ["a", "b", "c"] default: "\'a\'" }}\n' for i in range(5))
     with pytest.raises(MappingErrors, match="combinations of option values"):
         detect(family(), parse_layout(LAYOUT + extra, "layout.textproto", "toy"), {})
-
-
-def test_a_target_must_be_told_what_rests_on_a_name_that_is_not_given() -> None:
-    assert open_options(family(), SOURCE) == {"rope": ("half", "pairs")}
-    assert open_options(family(), SOURCE, {"scan": False}) == {"rope": ("half", "pairs")}
-    assert open_options(family(), SOURCE, {"model": "old"}) == {}
-    assert open_options(family(), SOURCE, {"rope": "pairs"}) == {}
 
 
 def test_signatures_are_equal_exactly_where_elements_lie_alike() -> None:

@@ -45,7 +45,7 @@ class Form:
         shape: shape of the arrays, stacked axes included.
         stack_axes: positions of the stacked axes.
         tensors: ids of the tensors in the arrays.
-        padding: (axis, offset, counts by axis) of zero padding; None without one.
+        paddings: boxes of zeros in each array.
         ops: value operations.
         codec: how the arrays are stored.
         optional: whether a source may lack them.

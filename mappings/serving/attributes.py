@@ -6,6 +6,7 @@ a function of this module. No input is trusted: what is not there, or of the wro
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,45 @@ from typing import Any
 
 from mappings.language import loader
 from mappings.language.errors import MappingErrors
+from mappings.serving import layers
 from recast_proto import compatibility_pb2
 
-Lookup = Callable[[str], Any]
-"""The value at a path of a config, or None."""
-
+NULL = "null"
+"""What stands for a null where a config without the key means something else by that."""
 _TYPES = ("rope_type", "type")
 _KINDS = ("full_attention", "sliding_attention")
 _ROTATED = "partial_rotary_factor"
 # What transformers computes where a config of Gemma says "gelu".
 _GELU = "gelu_pytorch_tanh"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lookup:
+    """How paths of a config are looked up: in each of its roots, the first that has a value.
+
+    A path that begins with a dot is looked up at the top alone.
+    """
+
+    config: Mapping[str, Any]
+    roots: Sequence[str]
+
+    def __call__(self, path: str) -> Any:
+        """The value at a path; None for none."""
+        found = (_at(self.config, place) for place in self._places(path))
+        return next((value for value in found if value is not None), None)
+
+    def is_null(self, path: str) -> bool:
+        """Whether there is a null at the path, and nowhere a value."""
+        if self(path) is not None:
+            return False
+        parts = (place.rpartition(".") for place in self._places(path))
+        parents = ((_at(self.config, parent) if parent else self.config, key) for parent, _, key in parts)
+        return any(isinstance(parent, Mapping) and key in parent for parent, key in parents)
+
+    def _places(self, path: str) -> list[str]:
+        if path.startswith("."):
+            return [path[1:]]
+        return [f"{root}.{path}" if root else path for root in self.roots]
 
 
 class UnknownReadingError(LookupError):
@@ -61,32 +91,36 @@ def stated(field: compatibility_pb2.ConfigField, config: Mapping[str, Any], fami
         UnknownReadingError: the field names a reading that there is not.
         ValueError: an assumption of the field is no JSON.
     """
-    lookup = lookup_in(config, config_roots(family))
+    lookup = Lookup(config, config_roots(family))
+    null = ""
     for source in field.source:
-        if not source.family or family in source.family:
+        if _holds(source, config, family) and not any(lookup(path) is not None for path in source.unless):
             value = _from(source, lookup, family)
+            if value is not None and null and source.WhichOneof("from") == "json":
+                return NULL, "" if null == field.attribute else null
             if value is not None:
                 return value, _place(source, field.attribute)
+            if source.path and not source.null_is_absent and lookup.is_null(source.path):
+                null = null or source.path.removeprefix(".")
     return None, ""
+
+
+def _holds(source: compatibility_pb2.Source, config: Mapping[str, Any], family: str) -> bool:
+    """Whether a source is one for such a config of a family."""
+    named = config.get("model_type")
+    return (not source.family or family in source.family) and (
+        not source.model_type or (isinstance(named, str) and named in source.model_type)
+    )
 
 
 def _place(source: compatibility_pb2.Source, attribute: str) -> str:
     kind = source.WhichOneof("from")
     if kind == "path":
-        return "" if source.path == attribute else source.path
+        path = source.path.removeprefix(".")
+        return "" if path == attribute else path
     if kind == "quotient":
         return f"{source.quotient.of} / {source.quotient.by}"
     return "left out, which means so" if kind == "json" else ""
-
-
-def lookup_in(config: Mapping[str, Any], roots: Sequence[str]) -> Lookup:
-    """How paths of a config are looked up: in each of its roots, the first that has a value."""
-
-    def lookup(path: str) -> Any:
-        found = (_at(config, f"{root}.{path}" if root else path) for root in roots)
-        return next((value for value in found if value is not None), None)
-
-    return lookup
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:
@@ -123,9 +157,10 @@ def _activation(lookup: Lookup, family: str) -> Any:
     return _GELU if family.startswith("gemma") and value == "gelu" else value
 
 
-def _sliding_window(lookup: Lookup, _: str) -> Any:
-    """The window of attention in tokens; none where the config switches it off."""
-    return None if lookup("use_sliding_window") is False else lookup("sliding_window")
+def _attn_temperature_tuning(lookup: Lookup, _: str) -> Any:
+    """A number of the first configs of Llama 4 switches it on, unless it is 0."""
+    value = lookup("attn_temperature_tuning")
+    return bool(value) if isinstance(value, (bool, int)) else value
 
 
 def _dtype(lookup: Lookup, _: str) -> Any:
@@ -162,7 +197,11 @@ def _of_full_attention(section: Mapping[str, Any]) -> Mapping[str, Any]:
 
 READINGS: Mapping[str, Callable[[Lookup, str], Any]] = {
     "activation": _activation,
-    "sliding_window": _sliding_window,
+    "layer_types": layers.layer_types,
+    "moe_layers": layers.moe_layers,
+    "no_rope_layers": layers.no_rope_layers,
+    "sliding_window": layers.sliding_window,
+    "attn_temperature_tuning": _attn_temperature_tuning,
     "dtype": _dtype,
     "rope_parameters": _rope_parameters,
 }

@@ -51,7 +51,7 @@ def test_what_readers_assume_may_hold_for_some_families_alone() -> None:
 
 
 def test_a_reading_that_there_is_not_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(attributes.UnknownReadingError, match="no reading 'tea_leaves'; known are: activation, dtype"):
+    with pytest.raises(attributes.UnknownReadingError, match="no reading 'tea_leaves'; known are: activation, attn"):
         _value('source { reading: "tea_leaves" }', {})
 
 
@@ -74,12 +74,39 @@ def test_the_activation_has_two_names(config: dict[str, Any], family: str, expec
     [
         ({"sliding_window": 4096}, 4096),
         ({"sliding_window": 4096, "use_sliding_window": True}, 4096),
-        ({"sliding_window": 4096, "use_sliding_window": False}, None),
+        ({"sliding_window": 4096, "use_sliding_window": False}, attributes.NULL),
         ({}, None),
     ],
 )
-def test_a_window_that_is_switched_off_is_none(config: dict[str, Any], expected: int | None) -> None:
+def test_a_window_that_is_switched_off_is_as_null(config: dict[str, Any], expected: object) -> None:
     assert _value('source { reading: "sliding_window" }', config) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"), [({"a": 7}, 7), ({"a": None}, attributes.NULL), ({}, 5), ({"a": None, "b": 6}, 6)]
+)
+def test_a_null_is_not_what_a_config_without_the_key_means(config: dict[str, Any], expected: object) -> None:
+    assert _value('source { path: "a" } source { path: "b" } source { json: "5" }', config) == expected
+
+
+def test_a_null_is_nothing_where_nothing_is_assumed_or_a_source_says_so() -> None:
+    assert _value('source { path: "a" } source { json: "5" family: "gemma3" }', {"a": None}, "llama") is None
+    assert _value('source { path: "a" null_is_absent: true } source { json: "5" }', {"a": None}) == 5
+
+
+def test_an_assumption_may_hold_for_a_model_type_or_beside_no_other_key_alone() -> None:
+    sources = 'source { path: "a" } source { json: "5" model_type: "x" } source { json: "6" unless: "b" }'
+    assert _value(sources, {"model_type": "x"}) == 5
+    assert _value(sources, {"model_type": ["x"]}) == 6
+    assert _value(sources, {"b": {}}) is None
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "gemma4", "llama4", "olmo3", "qwen2", "qwen3_next"])
+@pytest.mark.parametrize("wrong", [0, -1, True, "6", [], {}, 10**9, 2.5])
+def test_kinds_of_layers_cannot_be_derived_from_what_is_no_number(family: str, wrong: object) -> None:
+    for reading in ("layer_types", "moe_layers", "no_rope_layers"):
+        assert _value(f'source {{ reading: "{reading}" }}', {"num_hidden_layers": wrong}, family) is None
+    assert _value('source { reading: "layer_types" }', {"num_hidden_layers": 8}, family) is not None
 
 
 @pytest.mark.parametrize(
@@ -143,3 +170,11 @@ def test_a_value_comes_with_the_place_where_it_is_stated(config: dict[str, Any],
 def test_a_config_that_states_nothing_has_no_place_for_it() -> None:
     field = text_format.Parse('attribute: "x" source { path: "x" }', compatibility_pb2.ConfigField())
     assert attributes.stated(field, {}, "llama") == (None, "")
+
+
+def test_a_path_with_a_leading_dot_is_looked_up_at_the_top_alone() -> None:
+    config = {"model_type": "gemma4", "text_config": {"model_type": "gemma4_text"}}
+    assert _value('source { path: "model_type" }', config, "gemma4") == "gemma4_text"
+    assert _value('source { path: ".model_type" }', config, "gemma4") == "gemma4"
+    assert _value('source { path: ".model_type" }', {"text_config": {"model_type": "gemma4_text"}}, "gemma4") is None
+    assert _value('source { path: ".text_config.model_type" }', config, "qwen3_vl") == "gemma4_text"

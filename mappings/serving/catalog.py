@@ -156,7 +156,7 @@ def _model(
     entries: Iterable[model_manifest_pb2.ModelManifest],
     rules: Iterable[compatibility_pb2.CompatibilityRule],
 ) -> model_manifest_pb2.ModelManifest:
-    lookup = attributes.lookup_in(manifest.config, attributes.config_roots(manifest.family))
+    lookup = attributes.Lookup(manifest.config, attributes.config_roots(manifest.family))
     dtype = lookup("dtype") or lookup("torch_dtype")
     stated = static_attributes(rules, manifest.config, manifest.family)
     model = model_manifest_pb2.ModelManifest(

@@ -93,6 +93,24 @@ def test_ties_are_stated_as_the_mappings_have_them() -> None:
         assert stated["tie_word_embeddings"] is bound.symbols.holds("tied", "here"), model.name
 
 
+@pytest.mark.parametrize(
+    ("hub_id", "attribute", "value"),
+    [
+        ("Qwen/Qwen2.5-14B", "rms_norm_eps", 1e-05),
+        ("Qwen/Qwen2.5-14B-Instruct", "rms_norm_eps", 1e-06),
+        ("Qwen/Qwen2.5-32B-Instruct", "rms_norm_eps", 1e-06),
+        ("Qwen/Qwen2.5-72B-Instruct", "rms_norm_eps", 1e-06),
+        ("moonshotai/Kimi-K2-Instruct", "rope_scaling", {"factor": 32.0}),
+        ("moonshotai/Kimi-K2-Instruct-0905", "rope_scaling", {"factor": 64.0}),
+        ("meta-llama/Llama-4-Scout-17B-16E", "rope_scaling", {"factor": 8.0, "high_freq_factor": 4.0}),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "rope_scaling", {"factor": 16.0, "high_freq_factor": 1.0}),
+    ],
+)
+def test_a_hub_id_finds_the_model_whose_graph_it_has(hub_id: str, attribute: str, value: object) -> None:
+    found = json.loads(next(e.value_json for e in _model(hub_id).static_attribute if e.name == attribute))
+    assert found == value if not isinstance(value, dict) else found.items() >= value.items()
+
+
 def test_facts_of_the_tokenizer_come_from_the_config() -> None:
     facts = _model("llama3-1b").tokenizer
     assert facts.vocabulary_size == 128256

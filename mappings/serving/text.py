@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import json
@@ -12,6 +13,10 @@ from recast_proto import serving_catalog_pb2
 
 SCHEMA_VERSION = 1
 """The newest schema of a catalogue that this version reads."""
+MODEL_LIMIT = 1000
+"""Models beyond which a catalogue is refused."""
+RULE_LIMIT = 1000
+"""Rules beyond which a catalogue is refused."""
 
 
 class Fault(enum.Enum):
@@ -19,6 +24,7 @@ class Fault(enum.Enum):
 
     SYNTAX = "syntax"
     NEWER_SCHEMA = "newer schema"
+    TOO_LARGE = "too large"
     DIGEST = "digest"
 
 
@@ -39,33 +45,48 @@ class CatalogError(ValueError):
 def parse(text: str) -> serving_catalog_pb2.ServingCatalog:
     """Reads a catalogue.
 
-    The schema version is looked at before anything else: what a newer one adds is no fault of the text.
+    What a newer schema adds is no fault of the text: its version is looked at whatever else is there.
 
     Raises:
-        CatalogError: if the text is no catalogue, is of a newer schema, or does not match its digest.
+        CatalogError: as `check`, or if the text is no catalogue.
     """
     catalog = serving_catalog_pb2.ServingCatalog()
-    loose = serving_catalog_pb2.ServingCatalog()
-    try:
-        text_format.Parse(text, loose, allow_unknown_field=True)
-    except text_format.ParseError as error:
-        raise CatalogError(Fault.SYNTAX, f"the text is no catalogue: {error}") from None
-    if loose.schema_version > SCHEMA_VERSION:
-        reason = (
-            f"the catalogue has schema version {loose.schema_version}; this version of Recast reads {SCHEMA_VERSION}"
-        )
-        raise CatalogError(Fault.NEWER_SCHEMA, reason)
-    if loose.schema_version < 1:
-        raise CatalogError(Fault.SYNTAX, "the catalogue states no schema_version")
     try:
         text_format.Parse(text, catalog)
     except text_format.ParseError as error:
+        # Parsing takes most of the time, so it is done a second time only where the first ended early.
+        loose = serving_catalog_pb2.ServingCatalog()
+        with contextlib.suppress(text_format.ParseError):
+            text_format.Parse(text, loose, allow_unknown_field=True)
+            _check_schema(loose)
         raise CatalogError(Fault.SYNTAX, f"the text is no catalogue: {error}") from None
+    check(catalog)
+    return catalog
+
+
+def check(catalog: serving_catalog_pb2.ServingCatalog) -> None:
+    """Looks at what a catalogue says of itself.
+
+    Raises:
+        CatalogError: if it is of a newer schema, too large, or does not match its digest.
+    """
+    _check_schema(catalog)
+    for count, limit, what in ((len(catalog.model), MODEL_LIMIT, "models"), (len(catalog.rule), RULE_LIMIT, "rules")):
+        if count > limit:
+            raise CatalogError(Fault.TOO_LARGE, f"the catalogue has {count} {what}; it may have {limit}")
     content = digest(catalog)
     if catalog.digest != content:
         stated = f"the digest {catalog.digest}" if catalog.digest else "no digest"
         raise CatalogError(Fault.DIGEST, f"the catalogue states {stated}, and its content has {content}")
-    return catalog
+
+
+def _check_schema(catalog: serving_catalog_pb2.ServingCatalog) -> None:
+    version = catalog.schema_version
+    if version > SCHEMA_VERSION:
+        reason = f"the catalogue has schema version {version}; this version of Recast reads {SCHEMA_VERSION}"
+        raise CatalogError(Fault.NEWER_SCHEMA, reason)
+    if version < 1:
+        raise CatalogError(Fault.SYNTAX, "the catalogue states no schema_version")
 
 
 def dump(catalog: serving_catalog_pb2.ServingCatalog) -> str:

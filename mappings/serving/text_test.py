@@ -59,6 +59,15 @@ def test_a_catalogue_must_state_its_digest() -> None:
     assert "states no digest" in fault.reason
 
 
+@pytest.mark.parametrize(("field", "limit"), [("model", text.MODEL_LIMIT), ("rule", text.RULE_LIMIT)])
+def test_a_catalogue_of_absurd_length_is_refused_before_its_digest_is_made(field: str, limit: int) -> None:
+    full = f"schema_version: 1 {field} {{}} " + f"{field} {{}} " * (limit - 1)
+    assert _fault(full).fault is Fault.DIGEST
+    fault = _fault(f"{full} {field} {{}}")
+    assert fault.fault is Fault.TOO_LARGE
+    assert fault.reason == f"the catalogue has {limit + 1} {field}s; it may have {limit}"
+
+
 def test_a_newer_schema_is_told_whatever_else_it_brings() -> None:
     fault = _fault('schema_version: 2 moon { phase: "full" } version: "7"')
     assert fault.fault is Fault.NEWER_SCHEMA

@@ -18,10 +18,7 @@ from tests.serving_checkpoints import PLAIN
 
 # Attributes that the tiny models have besides, so that they can be changed.
 _MORE: Mapping[str, Any] = {
-    "layer_types": ["full_attention", "full_attention"],
-    "final_logit_softcapping": 30.0,
     "num_nextn_predict_layers": 1,
-    "moe_layer_freq": 1,
     "global_head_dim": 16,
 }
 
@@ -58,18 +55,15 @@ CASES = (
     _case("KEY_VALUE_HEADS_MISMATCH", "num_attention_heads", num_key_value_heads=None),
     _case("HEAD_DIM_MISMATCH", "head_dim is 16", head_dim=16),
     _case("NORM_EPSILON_MISMATCH", "rms_norm_eps is 1e-06", rms_norm_eps=1e-06),
-    _case("ROPE_THETA_MISMATCH", "left out", rope_theta=None),
+    _case("ROPE_THETA_MISMATCH", "rope_theta is null", rope_theta=None),
     _case("ATTENTION_BIAS_MISMATCH", "attention_bias is true", attention_bias=True),
     _case("MLP_BIAS_MISMATCH", "mlp_bias is true", mlp_bias=True),
     _case("ATTENTION_DROPOUT_MISMATCH", "attention_dropout is 0.1", attention_dropout=0.1),
     _case("TIED_EMBEDDINGS_MISMATCH", "tie_word_embeddings is true", tie_word_embeddings=True),
     _case("SLIDING_WINDOW_MISMATCH", "sliding_window is 64", sliding_window=64),
-    _case("LAYER_KINDS_MISMATCH", "sliding_attention", layer_types=["sliding_attention", "full_attention"]),
     _case("EXPERTS_MISMATCH", "num_experts is 8", "num_local_experts", num_local_experts=8),
-    _case("EXPERTS_MISMATCH", "moe_layer_freq is 2", moe_layer_freq=2),
     _case("LATENT_ATTENTION_MISMATCH", "kv_lora_rank is 16", kv_lora_rank=16),
     _case("LINEAR_ATTENTION_MISMATCH", "linear_num_key_heads is 2", linear_num_key_heads=2),
-    _case("ATTENTION_SCALE_MISMATCH", "final_logit_softcapping is 50.0", final_logit_softcapping=50.0),
     _case("LAYER_SIZES_MISMATCH", "global_head_dim is 32", global_head_dim=32),
     _case("PREDICTION_LAYERS_MISMATCH", "num_nextn_predict_layers is 2", num_nextn_predict_layers=2),
     _case("VISION_MISMATCH", "vision_config.hidden_size is 32", vision_config={"hidden_size": 32}),
@@ -93,6 +87,18 @@ def test_a_changed_attribute_is_refused_with_its_name(case: Case, templates: Pat
         run = _prepare(templates / "catalog.textproto", source)
     refused(run, *case.faults)
     assert run.steps["validate_compatibility"] == "Failed"
+
+
+@triggers("ATTENTION_SCALE_MISMATCH", "LAYER_KINDS_MISMATCH")
+def test_what_only_another_family_has_is_refused_with_its_name(tmp_path: Path) -> None:
+    source = serving_checkpoints.write_published(tmp_path / "in", "gemma2-2b")
+    cp.with_fields(final_logit_softcapping=50.0, layer_types=["full_attention"] * 26)(source)
+    run = recast("prepare-ckpt", "--model=gemma2-2b", "--original_checkpoint_path", str(source), "--dry_run")
+    refused(
+        run,
+        Fault("ATTENTION_SCALE_MISMATCH", "final_logit_softcapping is 50.0", "30.0"),
+        Fault("LAYER_KINDS_MISMATCH", "layer_types", "sliding_attention"),
+    )
 
 
 @triggers("MAX_POSITIONS_DIFFER", "DTYPE_DIFFERS")

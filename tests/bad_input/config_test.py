@@ -422,6 +422,8 @@ def test_every_damaged_file_that_travels_with_the_weights_is_named(hf: Path, des
         Fault("CONFIG_INVALID", "tokenizer.model", "a link to nothing"),
         Fault("CONFIG_INVALID", "README.md", "leads out of the checkpoint"),
     )
+    (advised,) = [failure.suggestion for failure in run.failures if failure.subject == "README.md"]
+    assert "instead of the link" in advised
 
 
 def test_a_snapshot_in_the_cache_of_hugging_face_is_a_source(sharded: Path, tmp_path: Path) -> None:

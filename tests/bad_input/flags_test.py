@@ -10,7 +10,7 @@ import pytest
 from container import entrypoint
 from tests.bad_input import checkpoints as cp
 from tests.bad_input.judging import Fault, completed, refused, triggers, unchanged
-from tests.bad_input.running import hf_to_maxtext, maxtext_to_hf, recast
+from tests.bad_input.running import hf_to_maxtext, maxtext_to_hf, process, recast
 from tests.checkpoints import differing, read_safetensors
 
 
@@ -55,6 +55,17 @@ def test_every_fault_of_a_forward_command_line_is_listed(hf: Path, destination: 
         Fault("INVALID_FLAG", "--overwrite", "perhaps"),
         Fault("INVALID_FLAG", "--simulated_cpu_devices_count", "0"),
         Fault("INVALID_FLAG", "'stray'"),
+    )
+
+
+@pytest.mark.parametrize("command", ["hf-to-maxtext", "maxtext-to-hf", "maxtext-to-maxtext"])
+@triggers("INVALID_FLAG")
+def test_a_conversion_that_takes_flags_only_names_the_one_that_takes_paths(command: str) -> None:
+    run = recast(command, "qs/hf", "out")
+    refused(
+        run,
+        Fault("INVALID_FLAG", "'qs/hf'", "takes flags only", "`recast convert SOURCE DESTINATION --to=FORMAT`"),
+        Fault("INVALID_FLAG", "'out'", "takes flags only", "`recast convert SOURCE DESTINATION --to=FORMAT`"),
     )
 
 
@@ -163,6 +174,34 @@ def test_all_remote_paths_are_listed(maxtext: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("level", ["headers", "full"])
+@triggers("INVALID_FLAG")
+def test_a_seed_is_refused_where_nothing_is_sampled(level: str, hf: Path, maxtext: Path) -> None:
+    refused(
+        recast("verify", hf, maxtext, f"--level={level}", "--seed=1"),
+        Fault("INVALID_FLAG", "--seed", f"--level={level} takes no samples"),
+    )
+
+
+@triggers("REMOTE_NOT_SUPPORTED")
+def test_every_flag_that_names_a_place_takes_a_local_one(
+    hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("explain", "llama", "hf", "maxtext", "--config"),
+        ("models", "--cache_location"),
+        ("plan", hf, "--to=maxtext", "--plan_file"),
+        ("inspect", hf, "--report_directory"),
+        ("benchmark", "--json"),
+        ("verify", "--manifest"),
+    ):
+        run = recast(*words[:-1], f"{words[-1]}=gs://bucket/a")
+        assert ("REMOTE_NOT_SUPPORTED", words[-1]) in [(failure.id, failure.subject) for failure in run.failures]
+    refused(recast("models", "--cache_location=gs://b"), Fault("REMOTE_NOT_SUPPORTED", "--cache_location begins with"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
+
+
 @triggers("UNKNOWN_SUBCOMMAND")
 def test_a_misspelt_subcommand() -> None:
     refused(recast("hf-to-maxtex"), Fault("UNKNOWN_SUBCOMMAND", "hf-to-maxtex", "Did you mean hf-to-maxtext?"))
@@ -174,6 +213,10 @@ def test_the_other_subcommands_refuse_what_they_do_not_know() -> None:
     refused(recast("inspect"), Fault("INVALID_FLAG", "path"))
     refused(recast("explain", "llama"), Fault("INVALID_FLAG", "source_format"), Fault("INVALID_FLAG", "target_format"))
     refused(recast("explain", "lama", "hf", "maxtext"), Fault("INVALID_FLAG", "lama", "llama"))
+    layout = recast("explain", "llama3.1", "hf", "maxtext")
+    refused(layout, Fault("INVALID_FLAG", "llama3.1 is a layout name of the family llama"))
+    published = recast("explain", "qwen3-4b", "hf", "maxtext")
+    refused(published, Fault("INVALID_FLAG", "qwen3-4b is a published model of the family qwen3"))
     refused(recast("explain", "llama", "hg", "matext"), Fault("INVALID_FLAG", "hg"), Fault("INVALID_FLAG", "matext"))
     refused(recast("families", "all"), Fault("INVALID_FLAG", "'all'"))
 
@@ -189,6 +232,60 @@ def test_a_failed_run_leaves_its_report_where_asked(hf: Path, destination: Path,
     assert [diagnostic["id"] for diagnostic in failed["diagnostic"]] == ["MODEL_NAME_UNKNOWN"]
     assert kept["exit_code"] == 2
     assert not kept.get("succeeded")
+
+
+@triggers("INVALID_FLAG")
+def test_a_report_is_not_written_into_a_checkpoint(hf: Path, maxtext: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    beside = f"--report_directory={tmp_path / 'o' / '..' / 'out'}"
+    with unchanged(tmp_path):
+        runs = [
+            (hf_to_maxtext(hf, out, beside), "--base_output_directory"),
+            (hf_to_maxtext(hf, out, f"--report_directory={out / 'reports'}"), "--base_output_directory"),
+            (hf_to_maxtext(hf, out, f"--report_directory={hf}"), "--hf_model_path"),
+            (maxtext_to_hf(maxtext, out, beside), "--base_output_directory"),
+            (recast("convert", hf, out, "--to=maxtext", beside), "DESTINATION"),
+            (recast("verify", hf, maxtext, f"--report_directory={maxtext}"), "DESTINATION"),
+            (
+                recast("verify", f"--manifest={maxtext / 'checkpoint-manifest.json'}", f"--report_directory={maxtext}"),
+                "--manifest",
+            ),
+            (
+                recast(
+                    "prepare-ckpt",
+                    "--model=llama3-8b",
+                    f"--original_checkpoint_path={hf}",
+                    f"--output_checkpoint_path={out}",
+                    beside,
+                ),
+                "--output_checkpoint_path",
+            ),
+        ]
+        several = hf_to_maxtext(hf, out, beside, "--save_dtype=int8")
+    for run, place in runs:
+        refused(run, Fault("INVALID_FLAG", f"--report_directory lies in {place},"))
+    refused(several, Fault("INVALID_FLAG", "--report_directory"), Fault("INVALID_FLAG", "--save_dtype"))
+
+
+def test_a_report_may_lie_beside_a_checkpoint(hf: Path, tmp_path: Path) -> None:
+    completed(hf_to_maxtext(hf, tmp_path / "out", f"--report_directory={tmp_path}"))
+    assert (tmp_path / "report.json").is_file()
+
+
+@triggers("SOURCE_NOT_FOUND")
+def test_a_path_that_is_not_utf8_is_in_the_report(tmp_path: Path) -> None:
+    run = process("diff", "/tmp/\udcff", tmp_path / "none", f"--report_directory={tmp_path / 'reports'}")
+    refused(run, Fault("SOURCE_NOT_FOUND", "/tmp/? does not exist"), Fault("SOURCE_NOT_FOUND", "none does not exist"))
+    kept = json.loads((tmp_path / "reports" / "report.json").read_text("utf-8"))
+    assert next(found["subject"] for step in kept["step"] for found in step["diagnostic"]) == "/tmp/\\udcff"
+
+
+def test_a_path_that_is_not_utf8_may_be_compared(hf: Path, tmp_path: Path) -> None:
+    place = hf.rename(tmp_path / "\udcff")
+    run = process("diff", place, place, f"--report_directory={tmp_path / 'reports'}")
+    assert run.code == 0, run.output + run.errors
+    kept = json.loads((tmp_path / "reports" / "report.json").read_text("utf-8"))
+    assert kept["source"] == f"{tmp_path}/\\udcff"
 
 
 def test_the_documented_command_line_of_to_maxtext_works(tmp_path: Path) -> None:
@@ -232,6 +329,31 @@ def test_the_documented_command_line_of_to_maxtext_works(tmp_path: Path) -> None
     )
     completed(back)
     assert differing(read_safetensors(tmp_path / "back"), read_safetensors(source)) == []
+
+
+def test_what_older_command_lines_of_maxtext_give_as_well_is_accepted_and_said(hf: Path, tmp_path: Path) -> None:
+    forward = hf_to_maxtext(
+        hf, tmp_path / "out", "src/maxtext/configs/base.yml", "hf_access_token=SECRET", "hardware=tpu"
+    )
+    completed(forward)
+    details = forward.output.partition("STEP: open_source")[0]
+    assert "src/maxtext/configs/base.yml is not read" in details
+    assert "--hf_access_token changes nothing: nothing is downloaded" in details
+    assert "--hardware changes nothing" in details
+    assert "--lazy_load_tensors" not in details
+    assert "hf_access_token=***" in forward.output
+    assert "SECRET" not in forward.output
+    for file in (tmp_path / "out").rglob("*.json"):
+        assert "SECRET" not in file.read_text("utf-8")
+    completed(maxtext_to_hf(tmp_path / "out", tmp_path / "back", "base.yml", "--override_model_architecture=false"))
+
+
+@triggers("INVALID_FLAG")
+def test_settings_that_would_have_to_be_honoured_are_refused(hf: Path, maxtext: Path, tmp_path: Path) -> None:
+    refused(hf_to_maxtext(hf, tmp_path / "out", "my.yml"), Fault("INVALID_FLAG", "'my.yml'"))
+    run = maxtext_to_hf(maxtext, tmp_path / "out", "--override_model_architecture=true")
+    refused(run, Fault("INVALID_FLAG", "--override_model_architecture"))
+    assert "--hf_config_path" in run.failures[0].suggestion
 
 
 def test_the_documented_command_line_of_the_older_scripts_works(hf: Path, tmp_path: Path) -> None:

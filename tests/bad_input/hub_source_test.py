@@ -85,9 +85,11 @@ def test_a_hub_id_in_the_place_of_the_path_is_looked_up_in_the_cache(
 
 
 @triggers("SOURCE_NOT_FOUND")
-def test_a_hub_id_that_the_cache_does_not_hold_is_a_path_that_does_not_exist(cache: Path, destination: Path) -> None:
+def test_what_is_neither_a_path_nor_in_the_cache_is_told_with_both(cache: Path, destination: Path) -> None:
     run = recast("hf-to-maxtext", "--hf_model_path=someone/Tiny", f"--base_output_directory={destination}")
-    refused(run, Fault("SOURCE_NOT_FOUND", "someone/Tiny"))
+    refused(run, Fault("SOURCE_NOT_FOUND", "someone/Tiny does not exist", str(cache), "downloads nothing"))
+    assert "Check the path" in run.failures[0].suggestion
+    assert "hf download someone/Tiny" in run.failures[0].suggestion
 
 
 @triggers("SOURCE_NOT_RECOGNIZED")

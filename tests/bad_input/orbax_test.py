@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,11 @@ def never_merged(directory: Path) -> None:
 
 CASES = (
     Case("a_save_in_progress", moved_to_a_temporary_name, (Fault("CHECKPOINT_UNFINISHED", "orbax-checkpoint-tmp"),)),
+    Case(
+        "a_pipe_among_the_files",
+        lambda directory: os.mkfifo(directory / ITEMS / "pipe"),
+        (Fault("ORBAX_ARRAY_UNREADABLE", "pipe is not a regular file"),),
+    ),
     Case("no_tree", cp.without(TREE), (Fault("CHECKPOINT_UNFINISHED", "_METADATA"),)),
     Case(
         "no_commit_time",

@@ -56,7 +56,16 @@ def test_a_destination_with_files_is_not_touched(convert: Convert, out: Path, tm
     with unchanged(tmp_path):
         run = convert(out)
     refused(run, Fault("DESTINATION_EXISTS", "not empty", str(out)))
-    assert "--overwrite" in run.failures[0].suggestion
+    assert "nothing but a checkpoint" in run.failures[0].suggestion
+
+
+@triggers("DESTINATION_EXISTS")
+def test_overwrite_is_advised_where_it_replaces_a_checkpoint(convert: Convert, out: Path, hf: Path) -> None:
+    shutil.copytree(hf, out)
+    run = convert(out)
+    refused(run, Fault("DESTINATION_EXISTS", "not empty", str(out)))
+    assert "pass --overwrite to replace this one" in run.failures[0].suggestion
+    completed(convert(out, "--overwrite"))
 
 
 @triggers("DESTINATION_EXISTS")

@@ -14,29 +14,71 @@ from tests.bad_input.running import hf_to_maxtext, recast
 @triggers("INVALID_FLAG")
 def test_without_a_source_the_model_must_be_named_and_the_format_given() -> None:
     refused(recast("plan"), Fault("INVALID_FLAG", "--model_name"), Fault("INVALID_FLAG", "--to"))
-    refused(recast("plan", "--to=maxtext"), Fault("INVALID_FLAG", "--model_name", "published name"))
+    refused(recast("plan", "--to=maxtext"), Fault("INVALID_FLAG", "--model_name", "`recast families --models`"))
     refused(recast("plan", "--model_name=llama3.1-8b"), Fault("INVALID_FLAG", "--to must be given"))
 
 
-@triggers("MODEL_NAME_UNKNOWN", "INVALID_FLAG")
+@triggers("MODEL_NAME_UNKNOWN")
 def test_a_model_that_nobody_published() -> None:
     refused(
         recast("plan", "--model_name=llama3.1-8", "--to=maxtext"),
         Fault("MODEL_NAME_UNKNOWN", "no published model named llama3.1-8", "llama3.1-8b"),
     )
-    # A layout has no sizes.
+
+
+@triggers("MODEL_NAME_UNKNOWN")
+def test_only_published_names_are_near_names() -> None:
+    run = recast("plan", "--model_name=llama3.1-9b", "--to=maxtext")
+    (failure,) = run.failures
+    near = failure.reason.partition("Near names: ")[2].rstrip(".").split(", ")
+    assert len(near) == 3
+    assert "llama3.1-8b" in near
+    for name in near:
+        completed(recast("plan", f"--model_name={name}", "--to=maxtext"))
+    refused(run, Fault("MODEL_NAME_UNKNOWN", "llama3.1-9b"))
+
+
+@triggers("MODEL_NAME_UNKNOWN", "INVALID_FLAG")
+def test_a_layout_name_has_no_sizes_to_plan_with() -> None:
     refused(
         recast("plan", "--model_name=llama3.1", "--to=hf"),
-        Fault("MODEL_NAME_UNKNOWN", "no published model named llama3.1,"),
-        Fault("INVALID_FLAG", "another format than --from"),
+        Fault("MODEL_NAME_UNKNOWN", "layout name", "SOURCE", "llama3.1-405b, llama3.1-70b, llama3.1-8b"),
+        Fault("INVALID_FLAG", "--to=hf is also the format of the source"),
     )
+
+
+@triggers("SOURCE_NOT_FOUND")
+def test_a_published_name_in_the_place_of_a_source() -> None:
+    run = recast("plan", "llama3.1-8b", "--to=maxtext")
+    refused(run, Fault("SOURCE_NOT_FOUND", "llama3.1-8b"))
+    assert "--model_name=llama3.1-8b" in run.failures[0].suggestion
+    layout = recast("plan", "llama3.1", "--to=maxtext")
+    refused(layout, Fault("SOURCE_NOT_FOUND", "llama3.1"))
+    assert "layout name" in layout.failures[0].suggestion
+
+
+@triggers("INVALID_FLAG")
+def test_flags_that_change_nothing_of_a_plan(hf: Path) -> None:
+    for flag in ("--plan_only", "--progress=none"):
+        refused(recast("plan", hf, "--to=maxtext", flag), Fault("INVALID_FLAG", f"no flag {flag.partition('=')[0]}"))
+    refused(recast("plan", hf, "--to=maxtext", "--overwrite"), Fault("INVALID_FLAG", "--overwrite", "--kubernetes"))
+    shown = recast("plan", "--help").output
+    assert "--plan_only" not in shown
+    assert "--progress" not in shown
 
 
 @pytest.mark.parametrize("format", ["hf", "maxtext"])
 @triggers("INVALID_FLAG")
 def test_a_published_model_is_not_planned_into_its_own_format(format: str) -> None:
     run = recast("plan", "--model_name=llama3.1-8b", f"--from={format}", f"--to={format}")
-    refused(run, Fault("INVALID_FLAG", "--to must be given, and be another format than --from"))
+    refused(run, Fault("INVALID_FLAG", f"--to={format} is also the format of the source"))
+
+
+@triggers("INVALID_FLAG")
+def test_a_format_that_is_the_default_of_the_other_one() -> None:
+    run = recast("plan", "--model_name=llama3.1-8b", "--to=hf")
+    refused(run, Fault("INVALID_FLAG", "give --from=maxtext (--from is hf when left out)"))
+    completed(recast("plan", "--model_name=llama3.1-8b", "--to=hf", "--from=maxtext"))
 
 
 @triggers("INVALID_FLAG")
@@ -74,7 +116,7 @@ def test_sources_that_cannot_be_planned(hf: Path, tmp_path: Path) -> None:
 def test_a_plan_that_is_not_exact_enough() -> None:
     run = recast("plan", "--model_name=mistral-7b-v0.1", "--to=maxtext", "--dtype=float16", "--require_exact")
     assert len(run.failures) == 12
-    refused(run, *(Fault("EXACTNESS_NOT_MET", "bfloat16 stored as") for _ in run.failures))
+    refused(run, *(Fault("EXACTNESS_NOT_MET", "bfloat16 rounded to float16") for _ in run.failures))
 
 
 @triggers("MEMORY_PLAN")

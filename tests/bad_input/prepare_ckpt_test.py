@@ -14,6 +14,7 @@ from tests.bad_input import checkpoints as cp
 from tests.bad_input.judging import Case, Fault, completed, refused, triggers, unchanged
 from tests.bad_input.running import Run, process, recast
 from tests.serving_checkpoints import CLOSED, PLAIN
+from validators.vocabulary_samples import PIECES_24, PIECES_25, ranks
 
 _VERSION = ("--transformers_version", "4.45.1")
 _SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -86,6 +87,16 @@ def _tokens(change: Callable[[dict[str, int]], object]) -> cp.Edit:
     return cp.changed_json("tokenizer.json", lambda content: change(content["model"]["vocab"]))
 
 
+def _vocabulary(content: bytes) -> Callable[[Path], None]:
+    """The tokenizer in another format alone."""
+
+    def edit(directory: Path) -> None:
+        (directory / "tokenizer.json").unlink()
+        (directory / "tokenizer.model").write_bytes(content)
+
+    return edit
+
+
 CASES = (
     Case("wrong model_type", cp.with_fields(model_type="gemma"), (Fault("MODEL_TYPE_MISMATCH", "gemma"),)),
     Case("heads", cp.with_fields(num_attention_heads=8), (Fault("ATTENTION_HEADS_MISMATCH", "num_attention_heads"),)),
@@ -127,6 +138,18 @@ CASES = (
     Case("tokenizer lacking", cp.without("tokenizer.json"), (Fault("CHECKPOINT_FILE_MISSING", "tokenizer.json"),)),
     Case(
         "tokenizer damaged", cp.with_text("tokenizer.json", '{"model":'), (Fault("TOKENIZER_INVALID", "it is no JSON"),)
+    ),
+    Case("one piece more than rows", _vocabulary(PIECES_25), (Fault("TOKENIZER_TOO_LARGE", "25", "24 rows"),)),
+    Case("one rank more than rows", _vocabulary(ranks(25)), (Fault("TOKENIZER_TOO_LARGE", "25", "24 rows"),)),
+    Case(
+        "one added token more than rows",
+        cp.together(_vocabulary(PIECES_24), cp.with_text("added_tokens.json", '{"<more>": 24}')),
+        (Fault("TOKENIZER_TOO_LARGE", "25", "24 rows"),),
+    ),
+    Case(
+        "a damaged model of SentencePiece",
+        _vocabulary(PIECES_24[:-3]),
+        (Fault("TOKENIZER_INVALID", "tokenizer.model", "neither a model of SentencePiece nor lines of tiktoken"),),
     ),
     Case(
         "two tokens with one id",
@@ -187,12 +210,34 @@ def test_a_checkpoint_that_does_not_fit_is_refused(case: Case, templates: Path, 
     refused(run, *case.faults)
 
 
+def test_the_advice_on_an_adapter_is_to_merge_it(templates: Path, source: Path) -> None:
+    _adapter(source)
+    run = prepare(templates, source)
+    refused(run, Fault("ADAPTER_NOT_MERGED"))
+    assert "Merge the adapter into its base model" in run.failures[0].suggestion
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "bitsandbytes", "hqq"])
+def test_codes_of_another_method_are_named_as_such(method: str, templates: Path, source: Path) -> None:
+    cp.with_fields(quantization_config={"quant_method": method})(source)
+    refused(prepare(templates, source), Fault("QUANTIZATION_NOT_ACCEPTED", method))
+
+
 def test_overlapping_tensors_are_named(templates: Path, source: Path) -> None:
     cp.changed_header(_FILES, _overlap)(source)
     with unchanged(source.parent):
         run = prepare(templates, source)
     assert "OFFSETS_INVALID" in run.ids, run.summary
     assert run.steps["validate_files"] == "Failed"
+
+
+@pytest.mark.parametrize("content", [PIECES_24, ranks(24)], ids=["SentencePiece", "tiktoken"])
+def test_a_tokenizer_without_json_that_has_a_row_for_each_token_is_prepared(
+    content: bytes, templates: Path, source: Path
+) -> None:
+    _vocabulary(content)(source)
+    completed(prepare(templates, source))
+    assert (source.parent / "out" / "tokenizer.model").read_bytes() == content
 
 
 @triggers("TRANSFORMERS_VERSION_UNKNOWN")
@@ -229,6 +274,25 @@ def test_a_file_in_place_of_the_folder_is_refused(templates: Path, source: Path)
     refused(prepare(templates, source / _FILES), Fault("SOURCE_NOT_RECOGNIZED", "a file"))
 
 
+def test_a_folder_that_this_user_may_not_read_is_left_behind(templates: Path, source: Path) -> None:
+    (source / "lost+found").mkdir(mode=0)
+    run = process("prepare-ckpt", *_words(templates, source), powerless=True)
+    completed(run)
+    assert "left behind, as it cannot be read: lost+found\n" in run.output
+
+
+def test_what_would_be_copied_and_cannot_be_read_is_found_by_a_dry_run(templates: Path, source: Path) -> None:
+    (source / "LICENSE").write_text("free")
+    (source / "LICENSE").chmod(0)
+    (source / "additional_chat_templates").mkdir(mode=0)
+    run = process("prepare-ckpt", *_words(templates, source), "--dry_run", powerless=True)
+    refused(
+        run,
+        Fault("CONFIG_INVALID", "LICENSE cannot be carried: this user may not read it."),
+        Fault("CONFIG_INVALID", "additional_chat_templates cannot be carried: this user may not read the folder."),
+    )
+
+
 def test_an_output_inside_the_input_is_refused(templates: Path, source: Path) -> None:
     with unchanged(source.parent):
         run = prepare(templates, source, output=source / "out")
@@ -240,6 +304,27 @@ def test_an_output_that_cannot_be_written_is_refused(templates: Path, source: Pa
     locked.mkdir(mode=0o500)
     words = _words(templates, source, output=locked / "out")
     refused(process("prepare-ckpt", *words, powerless=True), Fault("DESTINATION_NOT_WRITABLE", str(locked)))
+
+
+def test_flags_about_an_output_that_there_will_not_be_are_all_named(templates: Path, source: Path) -> None:
+    places = ("--model", PLAIN, "--original_checkpoint_path", source, "--server", templates / "catalog.textproto")
+    run = recast(
+        "prepare-ckpt", *places, "--dry_run", "--overwrite", "--legacy_bundle", "--destination_uri=gs://bucket/out"
+    )
+    without = "and --dry_run without --output_checkpoint_path makes none."
+    refused(
+        run,
+        Fault("INVALID_FLAG", f"--destination_uri is about the output, {without}"),
+        Fault("INVALID_FLAG", f"--legacy_bundle is about the output, {without}"),
+        Fault("INVALID_FLAG", f"--overwrite is about the output, {without}"),
+    )
+
+
+def test_a_dry_run_says_whether_it_would_replace_what_is_there(templates: Path, source: Path) -> None:
+    completed(prepare(templates, source))
+    (source / "README.md").write_text("another")
+    refused(prepare(templates, source, "--dry_run"), Fault("DESTINATION_EXISTS", "out"))
+    completed(prepare(templates, source, "--dry_run", "--overwrite"))
 
 
 def test_flags_that_are_wrong_are_all_named(templates: Path, source: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import errno
 import os
 import re
@@ -26,10 +25,10 @@ from tests.bad_input.continuing import (
     without_staging,
 )
 from tests.bad_input.judging import Fault, assert_same, completed, refused, snapshot, triggers, unchanged
+from tests.bad_input.moments import Usage
 from tests.bad_input.running import Convert, Run, hf_to_maxtext, maxtext_to_hf, process
 from validators import memory
 
-Usage = collections.namedtuple("Usage", "total used free")
 _PAGE = 4096
 
 

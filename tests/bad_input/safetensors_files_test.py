@@ -54,7 +54,11 @@ def header_only(length: int, text: bytes) -> cp.Edit:
 
 
 CASES = (
-    Case("no_file_at_all", cp.without(ONE), (Fault("SOURCE_NOT_RECOGNIZED", "holds no safetensors files"),)),
+    Case(
+        "no_file_at_all",
+        cp.without(ONE),
+        (Fault("SOURCE_NOT_RECOGNIZED", "holds no safetensors files and no pytorch_model.bin"),),
+    ),
     Case("an_empty_file", cp.with_bytes(ONE, lambda _: b""), (Fault("FILE_TRUNCATED", ONE, "0 bytes"),)),
     Case("five_bytes", cp.with_bytes(ONE, lambda data: data[:5]), (Fault("FILE_TRUNCATED", ONE, "5 bytes"),)),
     Case(
@@ -298,8 +302,40 @@ def test_a_source_that_is_not_there(destination: Path, tmp_path: Path) -> None:
 @triggers("SOURCE_NOT_RECOGNIZED")
 def test_a_source_of_the_other_format(hf: Path, maxtext: Path, destination: Path, tmp_path: Path) -> None:
     with unchanged(tmp_path):
-        refused(hf_to_maxtext(maxtext, destination), Fault("SOURCE_NOT_RECOGNIZED", "safetensors", str(maxtext)))
-        refused(maxtext_to_hf(hf, destination), Fault("SOURCE_NOT_RECOGNIZED", "_METADATA", str(hf)))
+        there = hf_to_maxtext(maxtext, destination)
+        back = maxtext_to_hf(hf, destination)
+    refused(there, Fault("SOURCE_NOT_RECOGNIZED", "safetensors", "it is a MaxText checkpoint", str(maxtext)))
+    refused(back, Fault("SOURCE_NOT_RECOGNIZED", "_METADATA", "it is a Hugging Face checkpoint", str(hf)))
+    assert "`recast maxtext-to-hf`" in there.failures[0].suggestion
+    assert "`recast hf-to-maxtext`" in back.failures[0].suggestion
+
+
+@triggers("SOURCE_NOT_RECOGNIZED")
+def test_a_file_of_weights_of_the_other_format(hf: Path, destination: Path) -> None:
+    refused(maxtext_to_hf(hf / ONE, destination), Fault("SOURCE_NOT_RECOGNIZED", "it is a Hugging Face checkpoint"))
+
+
+@pytest.mark.parametrize("inside", ["", "model-q4.gguf"], ids=["directory", "file"])
+@triggers("SOURCE_NOT_RECOGNIZED")
+def test_gguf_files_are_named_as_what_they_are(inside: str, destination: Path, tmp_path: Path) -> None:
+    source = tmp_path / "gguf"
+    source.mkdir()
+    (source / "model-q4.gguf").write_bytes(b"GGUF" + bytes(60))
+    runs = (
+        hf_to_maxtext(source / inside, destination),
+        maxtext_to_hf(source / inside, destination),
+        recast("inspect", source / inside),
+    )
+    for run in runs:
+        refused(run, Fault("SOURCE_NOT_RECOGNIZED", "it is GGUF", str(source / inside)))
+        assert "the GGUF file was made from" in run.failures[0].suggestion
+
+
+@triggers("SOURCE_NOT_RECOGNIZED")
+def test_a_file_that_is_none_of_weights_is_not_read_as_one(hf: Path, destination: Path) -> None:
+    for run in (hf_to_maxtext(hf / "config.json", destination), recast("inspect", hf / "config.json")):
+        refused(run, Fault("SOURCE_NOT_RECOGNIZED", "none that ends in .safetensors", str(hf / "config.json")))
+        assert run.failures[0].suggestion == "Give the directory of the checkpoint."
 
 
 @triggers("SOURCE_NOT_RECOGNIZED")

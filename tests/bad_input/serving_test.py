@@ -154,13 +154,29 @@ def test_a_local_catalogue_that_was_changed(kept: Path, tmp_path: Path) -> None:
     )
 
 
+@triggers("METADATA_INVALID")
+def test_a_catalogue_whose_models_cannot_be_used(tmp_path: Path) -> None:
+    """Its digest is right, and the fault is not one of this program."""
+    made = catalog()
+    made.model[0].static_attribute.add(name="rope_theta", value_json="1e999")
+    made.model[0].legalising.MergeFromString(b"\x08\x07")
+    (tmp_path / "catalog.textproto").write_text(text.dump(made))
+    faults = (
+        Fault("METADATA_INVALID", "tiny-1b", "value_json of the attribute rope_theta"),
+        Fault("METADATA_INVALID", "tiny-1b", "legalising.tied_embeddings is 7"),
+    )
+    paths = ("--model=tiny-1b", f"--original_checkpoint_path={tmp_path}", "--dry_run")
+    refused(recast("models", "--json", f"--server={tmp_path}"), *faults)
+    refused(recast("prepare-ckpt", f"--server={tmp_path}", *paths), *faults)
+
+
 @triggers("METADATA_NOT_FOUND")
 def test_a_local_path_without_a_catalogue(kept: Path, tmp_path: Path) -> None:
     says(
         download(str(tmp_path), kept),
         "METADATA_NOT_FOUND",
         f"There is no catalogue at {tmp_path}/catalog.textproto.",
-        "Name a file, or a folder that holds catalog.textproto.",
+        "Name a file, or a folder that holds catalog.textproto; a server's address begins with https://.",
     )
 
 

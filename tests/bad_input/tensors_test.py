@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ CASES = (
         "an_exact_run_that_would_round",
         lambda directory: cp.write(directory, "float32"),
         tuple(
-            Fault("EXACTNESS_NOT_MET", name, "ROUNDING", "float32 stored as")
+            Fault("EXACTNESS_NOT_MET", name, "ROUNDING", "float32 rounded to bfloat16")
             for name in (
                 "params.params.token_embedder.embedding",
                 "params.params.decoder.decoder_norm.scale",
@@ -146,7 +147,7 @@ CASES = (
     Case(
         "an_exact_run_without_the_query_kernel_in_float32",
         lambda _: None,
-        (Fault("EXACTNESS_NOT_MET", "self_attention.query.kernel", "ROUNDING", "bfloat16 stored as bfloat16"),),
+        (Fault("EXACTNESS_NOT_MET", "self_attention.query.kernel", "ROUNDING", "constant", "bfloat16 rounds"),),
         ("--require_exact", "--exactness=as_requested"),
     ),
     Case(
@@ -173,6 +174,32 @@ def test_the_way_back_in_a_narrower_type_is_not_exact(maxtext: Path, destination
         run = maxtext_to_hf(maxtext, destination, "--require_exact", "--weight_dtype=float16")
     names = element_coded_llama(cp.CONFIG, "bfloat16", seed=7)
     refused(run, *(Fault("EXACTNESS_NOT_MET", name, "ROUNDING", "float16") for name in names))
+
+
+@triggers("EXACTNESS_NOT_MET")
+def test_what_a_refused_rounding_advises_makes_the_run_exact(hf: Path, destination: Path) -> None:
+    run = hf_to_maxtext(hf, destination, "--require_exact", "--exactness=as_requested")
+    refused(run, Fault("EXACTNESS_NOT_MET", "self_attention.query.kernel"))
+    suggestion = run.failures[0].suggestion
+    assert "wider" not in suggestion
+    for advised in ("--residue=keep", "--exactness=invertible"):
+        assert advised in suggestion
+        out = destination.with_name(advised.strip("-"))
+        completed(hf_to_maxtext(hf, out, "--require_exact", "--exactness=as_requested", advised))
+
+
+@triggers("EXACTNESS_NOT_MET")
+def test_a_way_back_without_a_record_says_that_no_wider_type_makes_it_exact(
+    maxtext: Path, destination: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    (maxtext / "recast" / "hf" / "config.json").rename(tmp_path / "config" / "config.json")
+    shutil.rmtree(maxtext / "recast")
+    flags = (f"--hf_config_path={tmp_path / 'config'}", "--model_name=llama3", "--weight_dtype=float32")
+    run = maxtext_to_hf(maxtext, destination, "--require_exact", *flags)
+    names = [name for name in element_coded_llama(cp.CONFIG, "bfloat16", seed=7) if "q_proj" in name]
+    refused(run, *(Fault("EXACTNESS_NOT_MET", name, "ROUNDING", "nothing records") for name in names))
+    assert all("wider" not in failure.suggestion for failure in run.failures)
 
 
 def tied(directory: Path, change: Callable[[Any], Any]) -> Path:

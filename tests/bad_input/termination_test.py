@@ -29,6 +29,7 @@ main(Program("trial", "", lambda _: None, lambda *_: None, execute, supervised=T
         ("pass", 0, ""),
         ("raise RecastError.of('DISK_FULL', 'x')", 5, "work: DISK_FULL"),
         ("os.kill(os.getpid(), signal.SIGKILL)", 5, "work: WORKER_KILLED"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", 5, "work: WORKER_KILLED"),
         ("os.kill(os.getppid(), signal.SIGTERM); signal.pause()", 143, "work: TERMINATED"),
     ],
 )

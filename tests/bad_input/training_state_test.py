@@ -99,6 +99,15 @@ def test_factored_moments_are_not_restacked(source: Path, destination: Path, con
     refuses(source, destination, config, ("--scan_layers=true",), *faults)
 
 
+@triggers("TRAIN_STATE_NOT_RESTACKABLE")
+def test_moments_below_a_key_with_a_dot_are_not_restacked(source: Path, destination: Path, config: Path) -> None:
+    state = training_states.training_state(ADAM)
+    moments = state["opt_state"][0].mu["params"]
+    training_states.save_v0({**state, "opt_state": ({"mu.params": moments}, None)}, source)
+    fault = Fault("TRAIN_STATE_NOT_RESTACKABLE", "opt_state.0.mu", "mu.params, with a dot")
+    refuses(source, destination, config, ("--scan_layers=true",), fault)
+
+
 @triggers("CANNOT_STACK")
 def test_layers_of_another_shape_are_named(source: Path, destination: Path, config: Path) -> None:
     state = training_states.training_state(optax.sgd(0.1))
@@ -150,8 +159,9 @@ def test_an_optimizer_of_some_layers_only_cannot_be_stacked(source: Path, destin
         (("--load_parameters_path=a", "--train_state=strip", "--init_train_state=adam"), "--train_state=strip"),
         (("--load_parameters_path=a", "--init_train_state=sgd"), "adam"),
         (("--load_parameters_path=a", "--step=-1"), "step"),
+        (("--load_parameters_path=a", f"--step={2**63}"), "step"),
     ],
-    ids=["neither", "both", "strip_and_init", "unknown_optimizer", "negative_step"],
+    ids=["neither", "both", "strip_and_init", "unknown_optimizer", "negative_step", "huge_step"],
 )
 def test_flags_that_contradict_each_other(flags: tuple[str, ...], says: str, destination: Path) -> None:
     run = recast("maxtext-to-maxtext", f"--base_output_directory={destination}", *flags)
@@ -160,7 +170,7 @@ def test_flags_that_contradict_each_other(flags: tuple[str, ...], says: str, des
 
 @triggers("SOURCE_NOT_FOUND")
 def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, destination: Path) -> None:
-    for number in ("2", "10"):
+    for number in ("2", "10", "²"):
         (tmp_path / "ckpt" / number).mkdir(parents=True)
     run = recast(
         "maxtext-to-maxtext",

@@ -94,6 +94,8 @@ def test_the_work_space_stays_on_request_with_what_was_made_from_the_model(tmp_p
     )
     (work,) = tmp_path.glob("recast-benchmark-*")
     assert str(work) in outcome.text
+    made = ("hf/config.json", "maxtext-stacked/DONE", "output-maxtext-to-hf-stacked/DONE")
+    assert [name for name in made if (work / name).is_file()] == list(made)
     assert not (work / "output").exists()
     results = json.loads((tmp_path / "found.json").read_text("utf-8"))["results"]
     assert [(result["job"], result["budget_bytes"]) for result in results] == [
@@ -171,6 +173,12 @@ def test_checkpoints_are_dropped_when_no_coming_job_needs_them(tmp_path: Path) -
     assert workshop.unneeded([JOBS["maxtext-default-zstd-to-hf"]]) == [workshop.path(jobs.HF)]
     workshop.path(jobs.DEFAULT_GRID).mkdir()
     assert workshop.unneeded([]) == [workshop.path(name) for name in (jobs.HF, jobs.STACKED, jobs.DEFAULT_GRID)]
+
+
+def test_a_scale_that_is_no_number_is_refused() -> None:
+    outcome = recast("benchmark", scale="nan")
+    assert outcome.code == 2
+    assert "--scale=nan is not a number in the range" in outcome.text
 
 
 def test_all_faults_of_the_flags_come_at_once(tmp_path: Path) -> None:

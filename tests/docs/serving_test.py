@@ -13,6 +13,7 @@ from container.entrypoint import SUBCOMMANDS
 from converters.cli import usage
 from converters.serving import cache, fetching, reference_server
 from converters.serving.servers import CATALOG_PATH
+from mappings.serving import text as catalogue_text
 from recast_proto import error_pb2
 from tests.docs.pages import blocks_of, table_of, text_of
 
@@ -34,7 +35,10 @@ def test_a_command_of_the_page_has_only_flags_that_exist(line: str) -> None:
 
 def test_the_limits_are_those_of_a_download() -> None:
     policy = fetching.POLICY
-    values = (policy.attempts, policy.connect, policy.silence, policy.attempt, fetching.LIMIT, cache.LINE_LIMIT)
+    values = (
+        *(policy.attempts, policy.connect, policy.silence, policy.attempt),
+        *(fetching.LIMIT, cache.LINE_LIMIT, catalogue_text.MODEL_LIMIT, catalogue_text.RULE_LIMIT),
+    )
     assert [float(row[1]) for row in table_of(PAGE, "| limit |")] == list(values)
     assert f"at most {policy.longest_pause:g} seconds" in text_of(PAGE).replace("\n", " ")
 

@@ -96,13 +96,72 @@ def test_tied_embeddings_are_kept_where_the_catalogue_says_so(catalogue: Path, t
     assert _config(tmp_path / "out")["tie_word_embeddings"] is True
 
 
+def test_what_was_prepared_can_be_prepared_again_with_the_same_weights(catalogue: Path, tmp_path: Path) -> None:
+    source = serving_checkpoints.write(tmp_path / "in", TIED_CONFIG)
+    prepared(catalogue, TIED, source, tmp_path / "out")
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    outcome = prepared(catalogue, TIED, moved, tmp_path / "again")
+    assert "the output head is written out already" in outcome.text
+    for name in ("model-00001-of-00001.safetensors", "model.safetensors.index.json", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (moved / name).read_bytes()
+
+
+@pytest.mark.parametrize("model", [PLAIN, KEPT])
+def test_what_was_prepared_in_another_form_can_be_prepared_again_too(
+    model: str, catalogue: Path, tmp_path: Path
+) -> None:
+    config = serving_checkpoints.CONFIG if model == PLAIN else TIED_CONFIG
+    prepared(catalogue, model, serving_checkpoints.write(tmp_path / "in", config), tmp_path / "out")
+    outcome = prepared(catalogue, model, tmp_path / "out", tmp_path / "again")
+    assert "is written out already" not in outcome.text
+    assert differing(read_safetensors(tmp_path / "again"), read_safetensors(tmp_path / "out")) == []
+
+
+def test_a_head_that_was_trained_apart_is_taken_where_the_platforms_graph_has_one(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    source = serving_checkpoints.write(tmp_path / "in")
+    before = read_safetensors(source)
+    assert before[_HEAD].tobytes() != before[_EMBEDDING].tobytes()
+    prepared(catalogue, TIED, source, tmp_path / "out")
+    assert differing(read_safetensors(tmp_path / "out"), before) == []
+    assert _config(tmp_path / "out")["tie_word_embeddings"] is False
+
+
+def test_a_head_that_was_trained_apart_is_refused_where_the_platforms_graph_has_none(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    source = serving_checkpoints.write(tmp_path / "in")
+    outcome = refused(catalogue, KEPT, source, tmp_path / "out")
+    assert "ErrorId.TIED_EMBEDDINGS_MISMATCH" in outcome.text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model", [TIED, KEPT])
+def test_a_head_that_differs_though_config_ties_it_is_refused(model: str, catalogue: Path, tmp_path: Path) -> None:
+    source = serving_checkpoints.write(tmp_path / "in", tie_word_embeddings=False)
+    (source / "config.json").write_text(json.dumps(dict(TIED_CONFIG)), "utf-8")
+    outcome = refused(catalogue, model, source, tmp_path / "out")
+    assert "ErrorId.TIE_DOES_NOT_HOLD" in outcome.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_that_config_announces_and_that_is_not_there_is_refused(catalogue: Path, tmp_path: Path) -> None:
+    source = serving_checkpoints.write(tmp_path / "in", TIED_CONFIG)
+    (source / "config.json").write_text(json.dumps({**TIED_CONFIG, "tie_word_embeddings": False}), "utf-8")
+    outcome = refused(catalogue, TIED, source, tmp_path / "out")
+    assert "ErrorId.TIED_EMBEDDINGS_MISMATCH" in outcome.text
+    assert "STEP: legalizer" not in outcome.text
+
+
 def test_a_config_of_the_deployments_version_stays_byte_for_byte(catalogue: Path, tmp_path: Path) -> None:
     source = serving_checkpoints.write(tmp_path / "in")
     prepared(catalogue, PLAIN, source, tmp_path / "out")
     assert (tmp_path / "out" / "config.json").read_bytes() == (source / "config.json").read_bytes()
 
 
-def test_a_config_of_a_newer_version_gets_what_the_deployment_reads(catalogue: Path, tmp_path: Path) -> None:
+def _write_newer(folder: Path) -> Path:
+    """A checkpoint with a config as transformers 5 writes it."""
     rope = {**TIED_CONFIG["rope_scaling"], "rope_theta": TIED_CONFIG["rope_theta"]}
     newer = {
         **serving_checkpoints.CONFIG,
@@ -112,7 +171,34 @@ def test_a_config_of_a_newer_version_gets_what_the_deployment_reads(catalogue: P
     }
     for key in ("torch_dtype", "rope_theta", "rope_scaling"):
         del newer[key]
-    source = serving_checkpoints.write(tmp_path / "in", newer)
+    return serving_checkpoints.write(folder, newer)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--ignore_transformers_version",)])
+def test_what_is_done_about_newer_keys_of_a_config_is_told(
+    arguments: tuple[str, ...], catalogue: Path, tmp_path: Path
+) -> None:
+    source = _write_newer(tmp_path / "in")
+    told = prepared(catalogue, PLAIN, source, tmp_path / "out", "--dry_run", *arguments).text
+    step = told.partition("STEP: validate_transformer")[2].partition("STEP: ")[0]
+    assert (
+        "  dtype is read from transformers 4.56.0 on, and not by 4.45.1; it is written as torch_dtype too\n"
+        "  rope_parameters is read from transformers 5.0.0 on, and not by 4.45.1; it is written as rope_theta and "
+        "rope_scaling too\n"
+    ) in step
+
+
+def test_newer_keys_are_no_matter_where_the_version_is_refused_or_reads_them(catalogue: Path, tmp_path: Path) -> None:
+    source = _write_newer(tmp_path / "in")
+    words = ("--dry_run", "--transformers_version")
+    assert "is read from" not in refused(catalogue, PLAIN, source, tmp_path / "out", *words, "4.45.1").text
+    assert "is read from" in refused(catalogue, PLAIN, source, tmp_path / "out", *words, "4.45.1", "--explain").text
+    assert "is read from" not in prepared(catalogue, PLAIN, source, tmp_path / "out", *words, "5.0.0").text
+
+
+def test_a_config_of_a_newer_version_gets_what_the_deployment_reads(catalogue: Path, tmp_path: Path) -> None:
+    source = _write_newer(tmp_path / "in")
+    rope = {**TIED_CONFIG["rope_scaling"], "rope_theta": TIED_CONFIG["rope_theta"]}
     prepared(catalogue, PLAIN, source, tmp_path / "out", "--ignore_transformers_version")
     written = _config(tmp_path / "out")
     assert written["rope_theta"] == TIED_CONFIG["rope_theta"]

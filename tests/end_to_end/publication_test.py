@@ -96,6 +96,17 @@ def _killed_after_done(patches: pytest.MonkeyPatch) -> None:
     patches.setattr(os, "rename", dying)
 
 
+def _killed_before_done(patches: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def dying(source: Path, target: Path) -> None:
+        if Path(source).name == "DONE" and Path(source).parent.name == "output":
+            raise Killed
+        rename(source, target)
+
+    patches.setattr(os, "rename", dying)
+
+
 def _killed_before_clearing(patches: pytest.MonkeyPatch) -> None:
     patches.setattr(Staging, "_clear", _killed)
 
@@ -144,6 +155,37 @@ def test_a_complete_output_is_not_taken_back_by_a_later_run(
         third = _run(hf, out, overwrite=True, scan_layers=False)
     assert third.code == 5, third.text
     assert _values(out) == new
+
+
+def test_a_kill_before_done_is_undone_by_a_run_that_may_not_replace_anything(
+    hf: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert _run(hf, out).code == 0
+    old = _values(out)
+    _kill_a_run(monkeypatch, other, out, _killed_before_done)
+    assert not (out / "DONE").exists()
+    refused = _run(other, out)
+    assert refused.code == 2, refused.text
+    assert "DESTINATION_EXISTS" in refused.text
+    assert _values(out) == old
+    converted("verify", manifest=out)
+
+
+def test_an_output_that_could_not_be_noted_as_complete_is_noted_by_the_next_run(
+    hf: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert _run(hf, out).code == 0
+    with monkeypatch.context() as patches:
+        patches.setattr(publication, "finish", _broken_disk)
+        assert _run(other, out, overwrite=True).code == 0
+    assert (out / STAGING / PUBLISHING).exists()
+    again = _run(other, out)
+    assert again.code == 0, again.text
+    assert "already complete" in again.text
+    assert not (out / STAGING).exists()
+    converted("verify", manifest=out)
 
 
 def test_files_that_came_during_the_run_are_not_deleted(

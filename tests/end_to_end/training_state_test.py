@@ -295,6 +295,15 @@ def test_a_dtype_is_for_the_weights_and_never_for_their_moments(saved: Path, con
     assert differences(cast, norm.astype(ml_dtypes.bfloat16)) == []
 
 
+def test_moments_below_a_key_with_a_dot_are_carried_where_nothing_is_restacked(config: Path, tmp_path: Path) -> None:
+    state = training_states.training_state(OPTIMIZERS["adamw"])
+    tree = {**state, "opt_state": [{"mu.params": state["opt_state"][0].mu["params"]}]}
+    source = training_states.save_v0(tree, tmp_path / "ckpt" / STEP)
+    out = _restacked(source, tmp_path / "out", config)
+    assert _notes(out)["opt_state.0.mu.*"] == "CARRIED"
+    assert differences(_tree(out), _tree(source)) == []
+
+
 def test_factored_moments_are_carried_where_nothing_is_restacked(config: Path, tmp_path: Path) -> None:
     state = training_states.training_state(optax.adafactor(1e-3, min_dim_size_to_factor=4))
     source = training_states.save_v0(state, tmp_path / "ckpt" / STEP)

@@ -144,6 +144,18 @@ def test_values_cut_instead_of_rounded_are_found(made: Path, tmp_path: Path) -> 
     assert _named(outcome) == {name}
 
 
+def test_two_conversions_of_which_one_rounds_are_right_each_and_not_together(made: Path, tmp_path: Path) -> None:
+    _convert(made, "hf", str(tmp_path / "peer"), to="maxtext", model_name="llama3.1", exactness="as_requested")
+    _convert(made, str(tmp_path / "peer"), str(tmp_path / "back"), to="hf")
+    assert _verify(made / "hf", tmp_path / "peer", level="full").code == 0
+    assert _verify(tmp_path / "peer", tmp_path / "back", level="full").code == 0
+    together = _verify(made / "hf", tmp_path / "back", level="full")
+    assert together.code == 3
+    assert all("q_proj" in name for name in _named(together))
+    assert "`verify` proves one conversion" in together.text
+    assert "`recast diff`" in together.text
+
+
 def test_a_missing_an_added_and_a_reshaped_tensor_are_found_by_headers(made: Path, tmp_path: Path) -> None:
     files = _copied(made / "back", tmp_path / "broken")
     arrays = checkpoints.read_safetensors(files)

@@ -101,7 +101,11 @@ class TestKimiK2(FamilyTests):
         folder="kimi_k2",
         configs={"one-dense-layer": _CONFIG},
         oracle=oracle.to_maxtext,
-        published={"kimi-k2-1t": 1_026_408_209_408, "kimi-k2-1t-thinking": 1_026_408_209_408},
+        published={
+            "kimi-k2-1t": 1_026_408_209_408,
+            "kimi-k2-1t-0905": 1_026_408_209_408,
+            "kimi-k2-1t-thinking": 1_026_408_209_408,
+        },
         state_options={"hf_layout": "transformers5"},
         own_dtypes={"e_score_correction_bias": "float32"},
         targets={"": {}, "0.2.4": {"version": "0.2.4"}, "collection": {"router_bias": "collection"}},

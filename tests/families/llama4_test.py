@@ -75,7 +75,11 @@ class TestLlama4(FamilyTests):
             "scout": {**VISION, "text_config": {**VISION["text_config"], **SCOUT}},
         },
         oracle=oracle.to_maxtext,
-        published={"llama4-17b-16e": 108_641_793_536, "llama4-17b-128e": 401_583_781_376},
+        published={
+            "llama4-17b-16e": 108_641_793_536,
+            "llama4-17b-16e-instruct": 108_641_793_536,
+            "llama4-17b-128e": 401_583_781_376,
+        },
         auto_class="AutoModelForImageTextToText",
         square=("vit_pixel_shuffle_mlp_fc2.kernel",),
     )

@@ -48,8 +48,11 @@ class TestQwen2(FamilyTests):
             "qwen2.5-3b": 3_085_938_688,
             "qwen2.5-7b": 7_615_616_512,
             "qwen2.5-14b": 14_770_033_664,
+            "qwen2.5-14b-instruct": 14_770_033_664,
             "qwen2.5-32b": 32_763_876_352,
+            "qwen2.5-32b-instruct": 32_763_876_352,
             "qwen2.5-72b": 72_706_203_648,
+            "qwen2.5-72b-instruct": 72_706_203_648,
         },
         golden="qwen25",
     )

@@ -35,6 +35,7 @@ _MODELS = (
     "deepseek3.2-671b",
     "llama4-17b-16e",
     "gemma3-1b",
+    "deepseek3-671b",
 )
 _NORM = "model.norm.weight"
 

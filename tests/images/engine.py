@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pty
 import shutil
 import subprocess
 import tempfile
@@ -92,6 +93,28 @@ class Container:
     def run(self, *words: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Runs a container to its end."""
         return self.engine.podman(*self.arguments(options, words))
+
+    def typed(self, *words: str, options: Sequence[str] = ()) -> tuple[int, str]:
+        """Runs a container on a terminal of its own, as people do with `-it`.
+
+        Returns:
+            Its exit code, and all that the terminal shows.
+        """
+        command = self.engine.command(*self.arguments(["--interactive", "--tty", *options], words))
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, env=self.engine.environment, stdin=theirs, stdout=theirs, stderr=theirs) as run:
+            os.close(theirs)
+            shown = b"".join(_until_closed(ours))
+            os.close(ours)
+            code = run.wait(timeout=600)
+        return code, shown.decode().replace("\r\n", "\n")
+
+
+def _until_closed(terminal: int) -> Iterator[bytes]:
+    """What is written to a terminal, until nobody has it open any more."""
+    with contextlib.suppress(OSError):  # EIO, the end of what a terminal gives
+        while chunk := os.read(terminal, 1 << 16):
+            yield chunk
 
 
 @contextlib.contextmanager

@@ -64,6 +64,11 @@ def container(of: Json) -> Json:
     return found
 
 
+def all_containers(of: Json) -> list[Json]:
+    """The containers of a Job, those that run before the one included."""
+    return [*of["spec"]["template"]["spec"].get("initContainers", ()), container(of)]
+
+
 def _load(path: Path) -> Json:
     value = yaml.safe_load(path.read_text("utf-8"))
     assert isinstance(value, dict)
@@ -78,8 +83,12 @@ def _merged(value: Any, patch: Any, field: str = "") -> Any:
     """A strategic merge: maps by key, lists of maps with names by name, all else is replaced."""
     if isinstance(value, dict) and isinstance(patch, dict):
         return value | {key: _merged(value.get(key), inner, key) for key, inner in patch.items()}
-    if isinstance(value, list) and isinstance(patch, list) and all(isinstance(one, dict) for one in patch):
-        key = _MERGE_KEYS.get(field, "name")
+    key = _MERGE_KEYS.get(field, "name")
+    if (
+        isinstance(value, list)
+        and isinstance(patch, list)
+        and all(isinstance(one, dict) and key in one for one in patch)
+    ):
         merged = {one[key]: one for one in value}
         for one in patch:
             merged[one[key]] = _merged(merged.get(one[key], {}), one)
@@ -91,5 +100,5 @@ def _finish(pod: Json, kustomization: Json) -> None:
     """Puts names of images and the service account in their final form."""
     pod["serviceAccountName"] += kustomization["nameSuffix"]
     images = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in kustomization["images"]}
-    for one in pod["containers"]:
+    for one in (*pod.get("initContainers", ()), *pod["containers"]):
         one["image"] = images[one["image"]]

@@ -65,7 +65,7 @@ def test_the_job_is_the_base_but_for_what_a_plan_knows() -> None:
 
 def test_a_bucket_is_mounted_as_the_component_mounts_it() -> None:
     (made,) = printed("--bucket=checkpoints", "--image_pull_secret=registry")
-    base = jobs.job("hf-to-maxtext", *jobs.components())
+    base = jobs.job("hf-to-maxtext", "bucket-source", "registry-secret")
     pod, of_base = made["spec"]["template"], base["spec"]["template"]
     for name in ("volumes", "imagePullSecrets"):
         assert pod["spec"][name] == of_base["spec"][name]

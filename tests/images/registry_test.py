@@ -69,7 +69,7 @@ def test_a_pushed_image_is_pulled_by_digest_and_runs(registry: str, podman: Engi
         text=True,
     )
     assert pushed.returncode == 0, pushed.stderr
-    digest = (folder / f"{name}.json.sha256").read_text().strip()
+    digest = (folder / f"{name}_index.json.sha256").read_text().strip()
     pulled = podman.podman("pull", "--quiet", "--tls-verify=false", f"{registry}/{name}@{digest}")
     assert pulled.returncode == 0, pulled.stderr
     assert (

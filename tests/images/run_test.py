@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from converters.benchmarking import synthetic
 from reporting.version import VERSION
-from tests.images import engine, jobs
+from tests.images import engine
 from tests.images.engine import Container, Engine
 
 CALLER = (1000, 1001)
@@ -165,10 +163,14 @@ def test_three_gigabytes_convert_in_600_mib_with_the_page_cache(slim: Container,
     assert ended.returncode == 0, ended.stdout
 
 
-def test_the_image_for_flags_takes_them_without_a_subcommand(podman: Engine) -> None:
+def test_the_image_for_flags_says_which_subcommand_it_wants_and_does_not_have(podman: Engine) -> None:
     flags = Container(podman, podman.pull("inference-checkpoint"))
     assert "  hf-to-maxtext  " in flags.run("--help").stdout
-    assert "checkpoint" in flags.run("--bucket_name=b").stdout
+    ended = flags.run("--bucket_name=b", "--model_path=m")
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert "FINAL REPORT FOR: `checkpoint`" in ended.stdout
+    assert "There is no subcommand checkpoint. It is what this image gives --bucket_name to" in ended.stdout
+    assert "Traceback" not in ended.stdout
 
 
 def test_the_termination_message_is_left_where_kubernetes_asks_for_it(slim: Container, work: Path) -> None:
@@ -178,46 +180,3 @@ def test_the_termination_message_is_left_where_kubernetes_asks_for_it(slim: Cont
     options = [f"--volume={message}:/dev/termination-log", "--user=65532"]
     assert slim.run("inspect", "/nothing", options=options).returncode == 2
     assert message.read_text().splitlines()[1:] == ["exit code 2", "parse_args: SOURCE_NOT_FOUND"]
-
-
-def planned_job(slim: Container, tour: Path) -> jobs.Json:
-    """What `plan --kubernetes` prints for the tour's model."""
-    where = [
-        "--image=localhost/recast/planned:1",
-        "--claim=checkpoints",
-        "--job_source=hf",
-        "--job_destination=maxtext",
-    ]
-    flags = [NAMED, "--to=maxtext", "--kubernetes", *where]
-    made = slim.run("plan", "/model", *flags, options=[f"--volume={source(tour)}:/model:ro"])
-    assert made.returncode == 0, made.stdout
-    job = yaml.safe_load(made.stdout)
-    assert isinstance(job, dict)
-    return job
-
-
-@pytest.mark.skipif(shutil.which("catatonit") is None, reason="podman's pods need catatonit")
-@pytest.mark.parametrize("planned", [False, True])
-def test_the_pod_of_a_job_runs(planned: bool, slim: Container, tour: Path, tmp_path: Path) -> None:
-    engine = slim.engine
-    job = planned_job(slim, tour) if planned else jobs.job("hf-to-maxtext")
-    container, pod = jobs.container(job), job["spec"]["template"]["spec"]
-    assert engine.podman("tag", slim.image, container["image"]).returncode == 0
-    assert engine.podman("volume", "create", "checkpoints").returncode == 0
-    claim = Path(engine.podman("volume", "inspect", "checkpoints", "--format", "{{.Mountpoint}}").stdout.strip())
-    user = pod["securityContext"]["runAsUser"]
-    shutil.copytree(source(tour), claim / "hf")
-    for path in (claim, *claim.rglob("*")):
-        os.chown(path, user, user)
-    if not planned:
-        container["args"].append(NAMED)
-    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "job"}, "spec": pod}
-    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(manifest))
-    played = engine.podman("kube", "play", "--network=none", str(tmp_path / "pod.yaml"))
-    assert played.returncode == 0, played.stderr
-    code = engine.podman("wait", "job-recast").stdout.strip()
-    said = engine.podman("logs", "job-recast").stdout
-    assert code == "0", said
-    assert {path.stat().st_uid for path in (claim / "maxtext").rglob("*")} == {user}
-    engine.podman("kube", "down", str(tmp_path / "pod.yaml"))
-    engine.podman("volume", "rm", "--force", "checkpoints")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+INDEX = "application/vnd.oci.image.index.v1+json"
 WITHOUT = "needs RECAST_IMAGES, the folder with the layouts that `tools/bazel build //container:all` makes"
 
 
@@ -28,7 +29,7 @@ def folder() -> Path | None:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """An OCI layout with one image.
+    """An OCI layout with one image, or one index of images for several platforms.
 
     Attributes:
         layout: the folder.
@@ -44,9 +45,8 @@ class Image:
 
     @functools.cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest."""
-        (described,) = json.loads((self.layout / "index.json").read_bytes())["manifests"]
-        return cast(Mapping[str, Any], json.loads(self.blob(described["digest"])))
+        """The manifest, or the index."""
+        return cast(Mapping[str, Any], json.loads(self.blob(self.digest)))
 
     @functools.cached_property
     def config(self) -> Mapping[str, Any]:
@@ -73,16 +73,30 @@ class Image:
         """What it is made of, the lowest first."""
         return [_layer(self.layout / "blobs" / one["digest"].replace(":", "/")) for one in self.manifest["layers"]]
 
+    @property
+    def digest(self) -> str:
+        """The digest of its manifest."""
+        (described,) = json.loads((self.layout / "index.json").read_bytes())["manifests"]
+        return str(described["digest"])
+
+    @property
+    def entries(self) -> list[Mapping[str, Any]]:
+        """The descriptors of the images of an index."""
+        assert self.manifest["mediaType"] == INDEX
+        return list(self.manifest["manifests"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """One layer.
 
     Attributes:
+        path: its file, compressed.
         members: what it holds, in its order.
         diff_id: the digest of what it unpacks to.
     """
 
+    path: Path
     members: tuple[tarfile.TarInfo, ...]
     diff_id: str
 
@@ -90,6 +104,13 @@ class Layer:
     def names(self) -> list[str]:
         """The paths of its members."""
         return [member.name.removeprefix("./") for member in self.members]
+
+    def contents(self, name: str) -> bytes:
+        """The bytes of a file in it."""
+        with tarfile.open(self.path) as tar:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
 
 
 class _Hashed(io.RawIOBase):
@@ -113,4 +134,4 @@ def _layer(path: Path) -> Layer:
             members = tuple(tar)
         while hashed.read(1 << 20):
             pass
-    return Layer(members, f"sha256:{hashed.digest.hexdigest()}")
+    return Layer(path, members, f"sha256:{hashed.digest.hexdigest()}")

@@ -123,6 +123,11 @@ def test_require_exact_refuses_fp8_and_takes_mxfp4(tmp_path: Path) -> None:
     assert refused.code == 2
     assert "EXACTNESS_NOT_MET" in refused.text
     assert "would be ROUNDING: decoded from codes, and rounded to bfloat16." in refused.text
+    assert "choose a wider dtype" in refused.text
+    flags = {"hf_model_path": fp8.quantized, "base_output_directory": tmp_path / "a", "require_exact": "true"}
+    widest = recast("hf-to-maxtext", **flags, save_dtype="float32")
+    assert "would be ROUNDING: decoded from codes, and rounded to float32." in widest.text
+    assert "Suggestion: Leave --require_exact out.\n" in widest.text
     converted("hf-to-maxtext", hf_model_path=gpt.quantized, base_output_directory=tmp_path / "b", require_exact="true")
 
 

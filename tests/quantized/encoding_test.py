@@ -76,7 +76,7 @@ def test_a_block_of_zeros_has_the_scale_one() -> None:
 )
 def test_units_are_whole_blocks_and_no_larger_than_asked_for(shape: tuple[int, ...], chunk: tuple[int, ...]) -> None:
     blocks = Blocks((128, 64), False, frozenset())
-    lead, high, wide = blocks.units(chunk, shape)
+    lead, high, wide = blocks.units(chunk, shape, 0)
     assert lead == min(chunk[0], shape[0])
     assert high == shape[1] or (high % 128 == 0 and high < shape[1])
     assert wide == shape[2] or (wide % 64 == 0 and wide < shape[2])

@@ -1,7 +1,9 @@
-"""Makes compressed_tensors.safetensors and .json beside this file: what compressed-tensors itself stores and decodes.
+"""Makes three files beside this one, of what compressed-tensors itself stores and decodes.
 
-Run it where compressed-tensors 0.20.0 is installed: `python -m tests.quantized.make_golden`. Each case is a weight that
-the library compressed; `<case>.expected` is what its own decompression gives, in the dtype of its scales.
+Run it where compressed-tensors 0.20.0 is installed: `python -m tests.quantized.make_golden`. In
+compressed_tensors.safetensors and .json each case is a weight that the library compressed; `<case>.expected` is what
+its own decompression gives, in the dtype of its scales. In compressed_tensors_encoded.safetensors each case has
+`values`, and the `scale` and the `codes` that the library makes of them as float32, one scale for all.
 """
 
 from __future__ import annotations
@@ -66,7 +68,40 @@ def main() -> None:
             "quantization_status": "compressed",
         }
     save_file(tensors, FOLDER / "compressed_tensors.safetensors")
+    save_file(_encoded(quantization, compressors, generator), FOLDER / "compressed_tensors_encoded.safetensors")
     (FOLDER / "compressed_tensors.json").write_text(json.dumps(configs, indent=1) + "\n", encoding="utf-8")
+
+
+def _encoded(quantization: Any, compressors: Any, generator: Any) -> dict[str, Any]:
+    """Values, and what the library makes of them with one scale."""
+    import torch
+
+    args = quantization.QuantizationArgs(num_bits=8, type="float", strategy="tensor", symmetric=True)
+    scheme = quantization.QuantizationScheme(targets=["Linear"], weights=args)
+    compressor = compressors.BaseCompressor.get_value_from_registry("float-quantized")
+    some = torch.randn((6, 11), generator=generator)
+    cases = {
+        "bfloat16": torch.randn((90, 200), generator=generator).to(torch.bfloat16),
+        "float16": (torch.randn((90, 200), generator=generator) * 0.02).to(torch.float16),
+        "float32": torch.randn((30, 200), generator=generator) * 0.02,
+        "few": some.to(torch.bfloat16),
+        "zeros": torch.zeros((3, 5)),
+        "negative_zeros": -torch.zeros((3, 5), dtype=torch.bfloat16),
+        "largest_is_negative": -some.abs(),
+        "one_is_much_larger": torch.cat([some, torch.full((1, 11), 3e5)]),
+        "near_the_end_of_float32": some * 1e38,
+        "near_zero": some * 1e-37,
+        "subnormal": some * 1e-41,
+        "scale_is_zero": torch.full((2, 3), 2.0**-149),
+        "ties": torch.arange(-448.0, 449.0).reshape(-1, 1),
+    }
+    found: dict[str, torch.Tensor] = {}
+    for name, values in cases.items():
+        wide = values.float()
+        scale, _ = quantization.utils.calculate_qparams(wide.min().reshape(1), wide.max().reshape(1), args)
+        stored = compressor.compress({"weight": wide, "weight_scale": scale}, scheme)
+        found |= {f"{name}.values": values, f"{name}.scale": scale, f"{name}.codes": stored["weight"].contiguous()}
+    return found
 
 
 def _scales(weight: Any, args: Any, dtype: Any, generator: Any) -> Any:

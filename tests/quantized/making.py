@@ -201,6 +201,14 @@ def bits(values: Array) -> bytes:
     return np.ascontiguousarray(values).tobytes()
 
 
+def damage(file: Path, name: str) -> None:
+    """Changes a bit of the first element of a tensor in a safetensors file."""
+    content = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start + json.loads(content[8:start])[name]["data_offsets"][0]] ^= 1
+    file.write_bytes(content)
+
+
 def pair(
     tmp_path: Path,
     base: Path,

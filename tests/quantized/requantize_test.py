@@ -142,9 +142,7 @@ def test_the_manifest_lists_codes_and_scales_and_verify_holds_them_against_it(
     name = next(
         name for name, info in source.tensors.items() if info.dtype == "float8_e4m3fn" and info.location == file.name
     )
-    content = bytearray(file.read_bytes())
-    content[source.extent(name).offset] ^= 1
-    file.write_bytes(content)
+    making.damage(file, name)
     outcome = recast("verify", manifest=other)
     assert outcome.code == 2
     assert name in outcome.text
@@ -305,6 +303,19 @@ def test_a_damaged_list_of_what_was_quantised_is_refused(maxtext: Path, tmp_path
         outcome = recast("maxtext-to-hf", requantize="source", **flags)
         assert outcome.code == 2
         assert "RESIDUE_INVALID" in outcome.text, text
+
+
+def test_what_a_link_in_the_source_leads_to_is_not_written_into_an_output(maxtext: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(maxtext, tmp_path / "mt")
+    (tmp_path / "secret.txt").write_text("of somebody else", encoding="utf-8")
+    (other / "recast" / "quantized.json").unlink()
+    (other / "recast" / "quantized.json").symlink_to(tmp_path / "secret.txt")
+    flags = {"load_parameters_path": other, "base_output_directory": tmp_path / "unstacked"}
+    outcome = recast("maxtext-to-maxtext", scan_layers="false", **flags)
+    assert outcome.code == 2
+    assert "RESIDUE_INVALID" in outcome.text
+    assert "somebody" not in outcome.text
+    assert list((tmp_path / "unstacked").rglob("quantized.json")) == []
 
 
 def test_values_that_are_not_finite_are_not_encoded(tmp_path: Path) -> None:

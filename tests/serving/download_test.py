@@ -84,6 +84,18 @@ def test_a_second_download_asks_whether_the_first_is_current_and_gets_no_bytes(k
     assert new.catalog == CATALOG
 
 
+@pytest.mark.parametrize("etag", ['"\u2603"', '"a\nX-Key: b"', "bare", "*"])
+def test_a_kept_name_that_no_server_gave_is_not_asked_about(etag: str, kept: Path) -> None:
+    with faulty(CATALOG) as server:
+        cache.download(server.url, kept, None, QUICK)
+        (path,) = kept.iterdir()
+        old = message(path)
+        old.etag = etag
+        path.write_text(text_format.MessageToString(old, as_utf8=True), "utf-8")
+        assert cache.download(server.url, kept, None, QUICK).catalog == CATALOG
+        assert b"If-None-Match" not in server.requests[1]
+
+
 def test_a_new_catalogue_replaces_the_old_one(kept: Path) -> None:
     changed = catalog("2026.2", ["tiny-1b", "tiny-2b"])
     with faulty(CATALOG) as server, faults.serving(reference_server.application(changed)) as port:
@@ -151,6 +163,13 @@ def test_the_pauses_between_attempts_grow_and_a_server_may_ask_for_longer_ones(
     assert 2.0 <= paused[2] <= 3.0
 
 
+def with_version(deployment: str) -> ServingCatalog:
+    """A catalogue whose model runs with a version of transformers."""
+    made = catalog()
+    made.model[0].transformers.deployment = deployment
+    return made
+
+
 LASTING = {
     "no answer": (faults.dropped(0), "SERVER_UNREACHABLE", "it closed the connection without an answer. Attempts: 3."),
     "half a body": (faults.dropped(-9), "SERVER_UNREACHABLE", "it broke off in the middle of its answer. Attempts: 3."),
@@ -172,7 +191,7 @@ LASTING = {
     "no text": (faults.answering("200 OK", body=b"\xff"), "SERVER_ANSWER_INVALID", "no UTF-8 at byte 0."),
     "nothing": (faults.answering("200 OK"), "SERVER_ANSWER_INVALID", "states no schema_version"),
     "one long line": (
-        faults.answering("200 OK", body=b"x: 1 " * 1_000_000),
+        faults.answering("200 OK", body=b"x: 1 " * 100_000),
         "SERVER_ANSWER_INVALID",
         "a line is longer than 100000 bytes",
     ),
@@ -186,15 +205,45 @@ LASTING = {
         "SERVER_ANSWER_INVALID",
         f"the catalogue states the digest {CATALOG.digest}, and its content has sha256:",
     ),
+    "models without end": (
+        faults.answering("200 OK", body=b"schema_version: 1\n" + b"model{}\n" * 1001),
+        "SERVER_ANSWER_INVALID",
+        "the catalogue has 1001 models; it may have 1000.",
+    ),
+    "a model that cannot be used": (
+        faults.answering("200 OK", body=text.dump(with_version("newest")).encode()),
+        "SERVER_ANSWER_INVALID",
+        "transformers.deployment is 'newest', which is no version by PEP 440.",
+    ),
     "a newer schema": (
         faults.answering("200 OK", body=b'schema_version: 99 what_is_new: "?"'),
         "METADATA_SCHEMA_NEWER",
         "the catalogue has schema version 99; this version of Recast reads",
     ),
     "announced too long": (
-        faults.saying(b"HTTP/1.1 200 OK\r\nContent-Length: 16000001\r\n\r\n"),
+        faults.saying(b"HTTP/1.1 200 OK\r\nContent-Length: 4000001\r\n\r\n"),
         "SERVER_ANSWER_INVALID",
-        "The answer is 16000001 bytes long; a catalogue has at most 16000000.",
+        "The answer is 4000001 bytes long; a catalogue has at most 4000000.",
+    ),
+    "announced in thousands of digits": (
+        faults.saying(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+        "SERVER_ANSWER_INVALID",
+        "a catalogue has at most 4000000.",
+    ),
+    "a length below zero": (
+        faults.saying(b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc"),
+        "SERVER_UNREACHABLE",
+        "The answer does not say how long it is, or broke off in its header. Attempts: 3.",
+    ),
+    "a size below zero": (
+        faults.saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabcde\r\n0\r\n\r\n"),
+        "SERVER_UNREACHABLE",
+        "Attempts: 3.",
+    ),
+    "a redirect to no text": (
+        faults.saying(b"HTTP/1.1 302 Found\r\nLocation: http://h\x80\xff/\r\nContent-Length: 0\r\n\r\n"),
+        "SERVER_UNREACHABLE",
+        "its answer is no HTTP (UnicodeDecodeError). Attempts: 3.",
     ),
     "a redirect to nowhere": (faults.answering("302 Found"), "SERVER_REDIRECTED", "without saying where"),
     "a redirect to a file": (

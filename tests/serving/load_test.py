@@ -6,6 +6,7 @@ import random
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -195,6 +196,20 @@ def test_a_path_that_holds_no_catalogue_is_named(tmp_path: Path) -> None:
     assert found.reason == f"There is no catalogue at {tmp_path}/catalog.textproto."
 
 
+def test_a_server_without_a_scheme_is_told_how_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = refused("models.example.com", None)
+    assert (found.id, found.subject) == ("METADATA_NOT_FOUND", f"{tmp_path}/models.example.com")
+    assert "a server's address begins with https://" in found.suggestion
+
+
+def test_links_in_a_circle_lead_to_no_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    found = refused(str(tmp_path / "a"), None)
+    assert (found.id, found.subject) == ("METADATA_NOT_FOUND", str(tmp_path / "a"))
+
+
 def test_a_pipe_in_place_of_a_catalogue_does_not_make_the_reader_wait(tmp_path: Path) -> None:
     import os
 
@@ -205,6 +220,70 @@ def test_a_pipe_in_place_of_a_catalogue_does_not_make_the_reader_wait(tmp_path: 
 def test_a_catalogue_with_unknown_fields_is_refused(published: Path) -> None:
     published.write_text(published.read_text("utf-8") + "\nunheard_of: 1\n", "utf-8")
     assert refused(str(published), None).id == "METADATA_INVALID"
+
+
+def test_all_that_nothing_can_be_done_with_is_told_at_once(published: Path) -> None:
+    faulty = catalog(models=["tiny-1b", "tiny-2b"])
+    first, second = faulty.model
+    first.transformers.deployment, first.transformers.supported = "not a version", ">=x"
+    first.static_attribute.add(name="head_dim", value_json="1e999")
+    second.legalising.MergeFromString(b"\x08\x07")
+    second.deployment.add(sequence_length=0)
+    published.write_text(text.dump(faulty), "utf-8")
+    with pytest.raises(RecastError) as caught:
+        cache.load(str(published), None)
+    assert {(d.id, d.subject) for d in caught.value.diagnostics} == {("METADATA_INVALID", str(published))}
+    assert all("Tell the people who publish the catalogue" in d.suggestion for d in caught.value.diagnostics)
+    assert [d.reason for d in caught.value.diagnostics] == [
+        "The model tiny-1b of the catalogue cannot be used: transformers.deployment is 'not a version', which is no "
+        "version by PEP 440.",
+        "The model tiny-1b of the catalogue cannot be used: transformers.supported is '>=x', which is no specifier by "
+        "PEP 440.",
+        "The model tiny-1b of the catalogue cannot be used: value_json of the attribute head_dim is no JSON (the "
+        "number 1e999 is too large).",
+        "The model tiny-2b of the catalogue cannot be used: legalising.tied_embeddings is 7, which this version does "
+        "not know.",
+        "The model tiny-2b of the catalogue cannot be used: a deployment has the length 0 and the batch sizes (none).",
+    ]
+
+
+def test_of_many_faults_the_first_are_told_and_the_rest_is_counted(published: Path) -> None:
+    faulty = catalog(models=[f"tiny-{size}b" for size in range(30)])
+    for model in faulty.model:
+        model.static_attribute.add(name="a")
+    published.write_text(text.dump(faulty), "utf-8")
+    with pytest.raises(RecastError) as caught:
+        cache.load(str(published), None)
+    assert len(caught.value.diagnostics) == 21
+    assert caught.value.diagnostics[-1].reason == "There are 10 more such faults."
+
+
+def test_a_kept_catalogue_of_an_older_version_is_looked_at_too(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = catalog()
+    faulty.model[0].static_attribute.add(name="a", value_json="{")
+    published.write_text(text.dump(faulty), "utf-8")
+    with monkeypatch.context() as older:
+        older.setattr(cache, "_check_content", lambda *_: None)
+        cache.download(str(published), tmp_path / "cache")
+    found = refused(str(published), tmp_path / "cache")
+    assert found.id == "METADATA_INVALID"
+    assert "value_json of the attribute a is no JSON" in found.reason
+
+
+def test_a_catalogue_is_parsed_once(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.download(str(published), tmp_path / "cache")
+    parsed: list[str] = []
+    parse = text_format.Parse
+
+    def counted(content: str, *given: Any, **named: Any) -> Any:
+        parsed.append(content)
+        return parse(content, *given, **named)
+
+    monkeypatch.setattr(text_format, "Parse", counted)
+    assert cache.load(str(published), None) == cache.load(str(published), tmp_path / "cache")
+    assert len(parsed) == 2
 
 
 def test_a_catalogue_without_an_end_to_its_nesting_is_refused(published: Path) -> None:
@@ -272,6 +351,7 @@ def test_spellings_of_one_url_are_one_server(given: str, name: str) -> None:
     ("given", "said"),
     [
         ("", "is empty"),
+        ("catalogue-\udcff", "is no UTF-8"),
         ("ftp://models.example.com", "scheme ftp://"),
         ("gs://bucket/x", "scheme gs://"),
         ("https://", "can be read"),

@@ -6,6 +6,7 @@ import dataclasses
 
 from tests.speculative import pairs
 from tests.speculative.pairs import Damage, set_config, set_generation, set_shape, set_token
+from validators.vocabulary_samples import PIECES_24
 
 ALL_CHECKS = (
     "draft",
@@ -137,7 +138,7 @@ CASES = (
     ),
     Case(
         "tokenizers in two formats",
-        draft=pairs.all_of(pairs.remove("tokenizer.json"), pairs.write("tokenizer.model", b"pieces")),
+        draft=pairs.all_of(pairs.remove("tokenizer.json"), pairs.write("tokenizer.model", PIECES_24)),
         refused=(
             (
                 "token -> id map",

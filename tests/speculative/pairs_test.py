@@ -11,6 +11,7 @@ from tests.speculative import pairs
 from tests.speculative.cases import ALL_CHECKS, CASES, Case
 from tests.speculative.pairs import set_config
 from tests.speculative.validating import judge
+from validators.vocabulary_samples import PIECES_24, PIECES_25
 
 _MODEL_NAMES = ("import checkpoint", "sequence lengths", "batch sizes")
 
@@ -66,9 +67,9 @@ def test_a_draft_of_nearly_the_targets_size_warns(pair: Path) -> None:
 def test_vocabularies_of_sentencepiece_are_compared_by_digest(pair: Path) -> None:
     for side in ("target", "draft"):
         (pair / side / "tokenizer.json").unlink()
-        (pair / side / "tokenizer.model").write_bytes(b"pieces")
+        (pair / side / "tokenizer.model").write_bytes(PIECES_24)
     same = judge(pair).table["token -> id map"]
-    (pair / "draft" / "tokenizer.model").write_bytes(b"other pieces")
+    (pair / "draft" / "tokenizer.model").write_bytes(PIECES_25)
     other = judge(pair)
     assert same.outcome == "accepted"
     assert same.reason == "There is no tokenizer.json; compared by digest, tokenizer.model is equal."
@@ -79,7 +80,7 @@ def test_vocabularies_of_sentencepiece_are_compared_by_digest(pair: Path) -> Non
 def test_tokens_added_beside_a_vocabulary_of_sentencepiece_are_compared(pair: Path) -> None:
     for side in ("target", "draft"):
         (pair / side / "tokenizer.json").unlink()
-        (pair / side / "tokenizer.model").write_bytes(b"pieces")
+        (pair / side / "tokenizer.model").write_bytes(PIECES_24)
         added = {"13": {"content": "<tool>" if side == "target" else "<think>"}}
         pairs.set_json("tokenizer_config.json", added_tokens_decoder=added)(pair / side)
     judged = judge(pair)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from mappings import catalog
 from tests.bad_input.running import recast
 from tests.speculative import pairs
 from tests.speculative.pairs import set_config, set_shape
@@ -17,7 +19,7 @@ from validators.compatibility.facts import TensorInfo
 from validators.speculative.sides import Kind, Side, Vocabulary, kind_of
 
 
-def _side(config: dict[str, object], tensors: dict[str, TensorInfo] | None = None) -> Side:
+def _side(config: Mapping[str, object], tensors: dict[str, TensorInfo] | None = None) -> Side:
     return Side(config, {}, tensors, Vocabulary())
 
 
@@ -286,3 +288,39 @@ def _write_sparse(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(content)) + content)
         file.truncate(8 + len(content) + end)
+
+
+def test_what_a_config_of_gemma_3_leaves_out_is_what_its_class_assumes() -> None:
+    import transformers
+
+    assumed = transformers.Gemma3TextConfig()
+    side = _side({"model_type": "gemma3", "text_config": {"hidden_size": 2560}})
+    assert (side.vocabulary_size, side.positions) == (assumed.vocab_size, assumed.max_position_embeddings)
+
+
+def test_a_vocabulary_that_nothing_states_is_as_large_as_the_embedding() -> None:
+    side = _side({"model_type": "llama"}, {"model.embed_tokens.weight": TensorInfo((96, 32), "BF16")})
+    assert side.vocabulary_size == 96
+    assert _side({"model_type": "llama"}).vocabulary_size is None
+
+
+def test_the_published_pair_of_gemma_3_has_one_vocabulary() -> None:
+    from validators.speculative import pair
+    from validators.speculative.deployments import Models
+
+    target, draft = (catalog.find(name) for name in ("gemma3-27b", "gemma3-4b"))
+    assert target is not None
+    assert draft is not None
+    rows = pair.compare(_side(target.config), _side(draft.config), Models())
+    found = {row.check: row.outcome.value for row in rows if row.check in ("vocabulary size", "positions of the draft")}
+    assert found == {"vocabulary size": "accepted", "positions of the draft": "accepted"}
+
+
+def test_a_token_that_is_published_without_a_row_is_no_fault_of_a_side() -> None:
+    from validators.speculative import pair
+
+    tokens = {"a": 95, "<image_soft_token>": 96}
+    side = Side({"vocab_size": 96}, {}, None, Vocabulary(tokens=tokens))
+    kind = Kind.EAGLE
+    assert pair.check_side(side, kind, {"<image_soft_token>"}) == []
+    assert [d.id for d in pair.check_side(side, kind)] == ["TOKENIZER_TOO_LARGE"]

@@ -283,7 +283,7 @@ def _matching(checkpoint: CheckpointFacts, patterns: Collection[str]) -> Iterato
 
 def _tokenizer(rule: _Rule, subjects: _Subjects) -> Finding | None:
     fact, model = rule.tokenizer.fact, subjects.model
-    found = _tokenizer_fact(rule, subjects.checkpoint)
+    found = _tokenizer_fact(rule, subjects)
     if rule.relation in (compatibility_pb2.PRESENT, compatibility_pb2.ABSENT):
         return _presence(rule, fact, found, "the tokenizer", model.name)
     if serving.expects_of_model(rule):
@@ -291,8 +291,10 @@ def _tokenizer(rule: _Rule, subjects: _Subjects) -> Finding | None:
     return _related(rule, fact, found, _expected(rule, subjects, fact), "the tokenizer", model.name)
 
 
-def _tokenizer_fact(rule: _Rule, checkpoint: CheckpointFacts) -> Any:
-    fact = rule.tokenizer.fact
+def _tokenizer_fact(rule: _Rule, subjects: _Subjects) -> Any:
+    fact, tokenizer = rule.tokenizer.fact, subjects.checkpoint.tokenizer
     if fact not in (field.name for field in dataclasses.fields(TokenizerFacts)):
         raise _FaultyRuleError(f"a tokenizer has no fact '{fact}'")
-    return None if checkpoint.tokenizer is None else getattr(checkpoint.tokenizer, fact)
+    if tokenizer is not None and fact == "vocabulary_size":
+        return tokenizer.size_without(subjects.model.tokenizer.token_without_row)
+    return None if tokenizer is None else getattr(tokenizer, fact)

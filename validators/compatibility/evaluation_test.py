@@ -252,6 +252,37 @@ def test_every_token_needs_a_row_of_the_embedding(size: int | None, fits: bool) 
     assert (_violated(facts, "tokenizer") == []) is fits
 
 
+def test_a_token_that_the_model_publishes_without_a_row_is_not_counted() -> None:
+    """google/gemma-3-1b-pt: ids up to 262144, and as many rows of the embedding."""
+    catalog, tokens = testing.only(EMBEDDED, "tokenizer"), {"a": 262143, "<image_soft_token>": 262144}
+    facts = dataclasses.replace(_published(), tokenizer=TokenizerFacts(vocabulary_size=262145, tokens=tokens))
+    for name in ("gemma3-1b", "gemma3-270m"):
+        assert [finding.passed for finding in evaluate(catalog, _model(name), facts)] == [True]
+    renamed = TokenizerFacts(vocabulary_size=262145, tokens={"a": 262143, "<another>": 262144})
+    (finding,) = evaluate(catalog, _model("gemma3-1b"), dataclasses.replace(facts, tokenizer=renamed))
+    assert [d.id for d in finding.diagnostics] == ["TOKENIZER_TOO_LARGE"]
+
+
+@pytest.mark.parametrize(
+    ("fact", "stated", "wanted"),
+    [
+        ("vocabulary_size", 7, "7"),
+        ("token_count", 5, "5"),
+        ("special_ids", {"bos_token_id": 1}, '{"bos_token_id": 1}'),
+        ("token_map_digest", "ab", '"ab"'),
+        ("chat_template", "{{ x }}", '"{{ x }}"'),
+        ("tokenizer_class", "GemmaTokenizer", '"GemmaTokenizer"'),
+    ],
+)
+def test_a_platform_may_rule_over_any_fact_of_a_tokenizer(fact: str, stated: object, wanted: str) -> None:
+    literal = wanted.replace('"', '\\"')
+    rule = _rule(f'tokenizer {{ fact: "{fact}" }}', f'relation: EQUAL expected {{ literal_json: "{literal}" }}')
+    right = TokenizerFacts(**{fact: stated})  # type: ignore[arg-type]
+    wrong = TokenizerFacts(**{fact: {"eos_token_id": 2} if fact == "special_ids" else "another"})  # type: ignore[arg-type]
+    assert _one(rule, dataclasses.replace(_published(), tokenizer=right)).passed
+    assert not _one(rule, dataclasses.replace(_published(), tokenizer=wrong)).passed
+
+
 def test_a_tokenizer_that_cannot_be_read_is_no_violation_of_a_rule() -> None:
     assert _violated(dataclasses.replace(_published(), tokenizer=None), "tokenizer") == []
 

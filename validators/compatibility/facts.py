@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -31,6 +31,7 @@ class TokenizerFacts:
         token_map_digest: sha256 of the map from token to id.
         chat_template: the template's text.
         tokenizer_class: as tokenizer_config.json names it.
+        tokens: the id of each token; empty where only `vocabulary_size` is known.
     """
 
     vocabulary_size: int | None = None
@@ -39,6 +40,12 @@ class TokenizerFacts:
     token_map_digest: str | None = None
     chat_template: str | None = None
     tokenizer_class: str | None = None
+    tokens: Mapping[str, int] = dataclasses.field(default_factory=dict, repr=False)
+
+    def size_without(self, names: Collection[str]) -> int | None:
+        """The vocabulary's size if tokens of these names are left out."""
+        kept = [number for token, number in self.tokens.items() if token not in names]
+        return max(kept) + 1 if kept else self.vocabulary_size
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

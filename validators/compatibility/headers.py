@@ -92,19 +92,6 @@ def compare(model: model_manifest_pb2.ModelManifest, tensors: Mapping[str, Tenso
     return Comparison(needed, tuple(sorted(found_all, key=lambda deviation: _order(deviation.name))))
 
 
-def header_of(model: model_manifest_pb2.ModelManifest, dtype: str = "BF16") -> dict[str, TensorInfo]:
-    """The headers that a checkpoint of a model has as it is published, without its weights.
-
-    Raises:
-        UnknownFamilyError: they cannot be derived.
-    """
-    layout = next(iter(_layouts(model.family, model.config_json)), None)
-    if layout is None:
-        raise UnknownFamilyError(f"no layout of the family {model.family} can be made of the config of {model.name}")
-    shapes = layout.header(optional=False, mirrors=False)
-    return {name: TensorInfo(shape, dtype) for name, shape in shapes.items()}
-
-
 def _layouts(family: str, config_json: str) -> Iterator[Layout]:
     """The family's layouts for a config: first that of the defaults, then each combination of listed values."""
     for choice in _choices(family):
@@ -185,4 +172,4 @@ def _shown(shape: Shape | None) -> str:
 
 
 def _order(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if re.fullmatch(r"\d{1,9}", part) else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -7,11 +7,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from mappings.language import loader
+from mappings.language.family import bind_family
+from mappings.language.layout import bind_layout
 from mappings.serving import attributes
 from mappings.serving import catalog as serving
 from recast_proto import compatibility_pb2, model_manifest_pb2, serving_catalog_pb2
-from validators.compatibility import headers
-from validators.compatibility.facts import CheckpointFacts, TokenizerFacts
+from validators.compatibility.facts import CheckpointFacts, TensorInfo, TokenizerFacts
 
 FILES = (
     "config.json",
@@ -27,6 +29,7 @@ _READ_AT = {
     "activation": ("hidden_activation", "hidden_act"),
     "sliding_window": ("sliding_window",),
     "dtype": ("dtype", "torch_dtype"),
+    **{name: (name,) for name in ("attn_temperature_tuning", "layer_types", "moe_layers", "no_rope_layers")},
     "rope_parameters": ("rope_parameters.full_attention", "rope_parameters", "rope_scaling"),
 }
 
@@ -35,10 +38,17 @@ def published(model: model_manifest_pb2.ModelManifest, *, tensors: bool = True) 
     """A checkpoint of a model as it is published: its headers are derived, and may be left out."""
     return CheckpointFacts(
         config=serving.config_of(model),
-        tensors=headers.header_of(model) if tensors else {},
+        tensors=header_of(model) if tensors else {},
         files=dict.fromkeys(FILES, 1),
         tokenizer=TokenizerFacts(vocabulary_size=model.tokenizer.vocabulary_size),
     )
+
+
+def header_of(model: model_manifest_pb2.ModelManifest, dtype: str = "BF16") -> dict[str, TensorInfo]:
+    """The headers that a checkpoint of a model has as it is published, without its weights."""
+    bound = bind_family(loader.load_family(model.family), serving.config_of(model))
+    shapes = bind_layout(bound, loader.load_layout(model.family, "hf"), {}).header(optional=False, mirrors=False)
+    return {name: TensorInfo(shape, dtype) for name, shape in shapes.items()}
 
 
 def with_config(facts: CheckpointFacts, path: str, value: Any) -> CheckpointFacts:
@@ -68,12 +78,12 @@ def perturbed(
     """The facts with another value of the attribute that a rule over config.json looks at.
 
     Returns:
-        None if the model does not have the attribute.
+        None if the model does not have the attribute, or has it switched off.
     """
     value = attributes.value_of(rule.config_field, facts.config, model.family)
-    if value is None or not serving.applies_to(rule, model.family):
+    if value in (None, attributes.NULL) or not serving.applies_to(rule, model.family):
         return None
-    lookup = attributes.lookup_in(facts.config, [""])
+    lookup = attributes.Lookup(facts.config, [""])
     places = list(_places(rule.config_field, model.family))
     there = next((place for place in places if lookup(place) is not None), None)
     if there is not None:
@@ -84,7 +94,7 @@ def perturbed(
 
 def _places(field: compatibility_pb2.ConfigField, family: str) -> Iterator[str]:
     """Full paths at which a field may be stated, those that are looked at first before the others."""
-    for source in field.source:
+    for source in (one for one in field.source if not one.family or family in one.family):
         paths = [source.path] if source.path else _READ_AT.get(source.reading, ())
         for path in paths:
             for root in attributes.config_roots(family):
@@ -92,6 +102,8 @@ def _places(field: compatibility_pb2.ConfigField, family: str) -> Iterator[str]:
 
 
 def _in(root: str, path: str) -> str:
+    if path.startswith("."):
+        return path[1:]
     return f"{root}.{path}" if root else path
 
 

@@ -67,7 +67,7 @@ def _features(target: Side, draft: Side, kind: Kind) -> Row:
 
 def _vocabulary_map(target: Side, draft: Side) -> Row:
     """A head with fewer tokens than the target needs d2t: for each of its own the distance to the target's id."""
-    whole, head, d2t, t2d = target.size("vocab_size"), draft.output_head, draft.tensor("d2t"), draft.tensor("t2d")
+    whole, head, d2t, t2d = target.vocabulary_size, draft.output_head, draft.tensor("d2t"), draft.tensor("t2d")
     own = draft.size("draft_vocab_size") or (head[1].shape[0] if head and head[1].shape else None)
     if whole is None or draft.tensors is None:
         return not_applicable(_MAP, "A side cannot be read.", whole or "", own or "")
@@ -93,7 +93,7 @@ def _vocabulary_map(target: Side, draft: Side) -> Row:
 
 def _medusa(target: Side, draft: Side) -> Row:
     """Blocks map hidden states to hidden states, the last matrix of each head to logits."""
-    ours, vocabulary = target.size("hidden_size"), target.size("vocab_size")
+    ours, vocabulary = target.size("hidden_size"), target.vocabulary_size
     matrices = {name: info.shape for name, info in (draft.tensors or {}).items() if len(info.shape) == 2}
     if not matrices or ours is None or vocabulary is None:
         return not_applicable(_BLOCKS, "There are no headers, or nothing to compare them with.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mappings import catalog
 from reporting.diagnostics import Diagnostic
 from validators import hf_config
@@ -17,26 +19,27 @@ _WIDTHS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 _SPECULATED = "num_speculative_tokens"
 
 
-def check_side(side: Side, kind: Kind = Kind.MODEL) -> list[Diagnostic]:
+def check_side(side: Side, kind: Kind = Kind.MODEL, without_row: Collection[str] = ()) -> list[Diagnostic]:
     """What is wrong with one side by itself, whatever the other one is.
 
     Args:
         side: target or draft.
         kind: what it is; of heads, families say nothing.
+        without_row: tokens that are published without a row of the embedding, and need none.
 
     Returns:
         What `hf_config.check_config` finds, CONFIG_CONTRADICTS_TENSORS for an embedding of another size than the
         config states, TOKENIZER_TOO_LARGE for token ids beyond the vocabulary.
     """
     found = hf_config.check_config(side.config) if kind is Kind.MODEL else []
-    size, embedding = side.size("vocab_size"), side.embedding
+    size, embedding = side.vocabulary_size, side.embedding
     if size is not None and embedding is not None and embedding[1].shape[:1] != (size,):
         rows = embedding[1].shape[0] if embedding[1].shape else 0
         reason = f"{embedding[0]} has {rows} rows, and vocab_size is {size}."
         found.append(Diagnostic("CONFIG_CONTRADICTS_TENSORS", reason, subject="vocab_size"))
-    highest = max(side.vocabulary.tokens.items(), key=lambda item: item[1], default=None)
-    if size is not None and highest is not None and highest[1] >= size:
-        reason = f"The tokenizer has token ids up to {highest[1]}, and vocab_size is {size}."
+    highest = max((id for token, id in side.vocabulary.tokens.items() if token not in without_row), default=None)
+    if size is not None and highest is not None and highest >= size:
+        reason = f"The tokenizer has token ids up to {highest}, and vocab_size is {size}."
         found.append(Diagnostic("TOKENIZER_TOO_LARGE", reason, subject="tokenizer.json"))
     return found
 

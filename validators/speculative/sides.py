@@ -11,6 +11,7 @@ from typing import Any
 
 from mappings import catalog
 from mappings.serving import attributes
+from mappings.serving import catalog as serving
 from validators import quantization
 from validators.compatibility.facts import TensorInfo
 
@@ -76,11 +77,26 @@ class Side:
     def stated(self, path: str) -> Any:
         """The value at a path of the config, in the first place where it has one; None for none."""
         roots = attributes.config_roots(self.family) if self.family else _HEAD_ROOTS
-        return attributes.lookup_in(self.config, tuple(dict.fromkeys((*roots, *_HEAD_ROOTS))))(path)
+        return attributes.Lookup(self.config, tuple(dict.fromkeys((*roots, *_HEAD_ROOTS))))(path)
 
     def size(self, *paths: str) -> int | None:
         """The first positive whole number at one of these paths."""
         return next((value for value in map(self.stated, paths) if _is_size(value)), None)
+
+    def meant(self, attribute: str) -> Any:
+        """What the config means by an attribute that rules look at, by what it states or what its class assumes."""
+        rules = (rule for rule in serving.embedded().rule if rule.config_field.attribute == attribute)
+        fitting = (rule for rule in rules if self.family and serving.applies_to(rule, self.family))
+        values = (attributes.value_of(rule.config_field, self.config, self.family) for rule in fitting)
+        return next((value for value in values if value is not None), None)
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Tokens of the vocabulary: as config.json states it, or its family assumes it, else the embedding's rows."""
+        size = self.size("vocab_size") or self.meant("vocab_size")
+        if _is_size(size):
+            return int(size)
+        return self.embedding[1].shape[0] if self.embedding and self.embedding[1].shape else None
 
     @property
     def family(self) -> str:
@@ -112,6 +128,8 @@ class Side:
     def positions(self) -> int | None:
         """Tokens that a sequence may have; with YaRN, those that it reaches from the original ones."""
         stated = self.size("max_position_embeddings", "n_positions", "max_sequence_length")
+        if stated is None and _is_size(meant := self.meant("max_position_embeddings")):
+            stated = int(meant)
         for section in ("rope_scaling", "rope_parameters"):
             factor = self.stated(f"{section}.factor")
             original = self.stated(f"{section}.original_max_position_embeddings")

@@ -25,12 +25,12 @@ def check(target: Side, draft: Side, kind: Kind) -> Iterator[Row]:
 
 
 def _sizes(target: Side, draft: Side, kind: Kind) -> Row:
-    check, ours, theirs = "vocabulary size", target.size("vocab_size"), draft.size("vocab_size")
+    check, ours, theirs = "vocabulary size", target.vocabulary_size, draft.vocabulary_size
     if theirs is None and kind is not Kind.MODEL:
         return not_applicable(check, "config.json of the head states none.", ours or "")
     if ours is None or theirs is None:
         sides = " and ".join(name for name, size in (("target", ours), ("draft", theirs)) if size is None)
-        reason = f"config.json of the {sides} states no vocab_size."
+        reason = f"config.json of the {sides} states no vocab_size, and no embedding shows it."
         return refused("DRAFT_VOCABULARY_SIZE", check, reason, ours or "", theirs or "")
     if ours != theirs:
         reason = f"vocab_size is {ours} in the target and {theirs} in the draft; they must be equal."

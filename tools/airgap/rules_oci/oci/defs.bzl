@@ -1,4 +1,4 @@
-"""oci_image and oci_load with the attributes of the published rules; container/oci_layout.py does the work."""
+"""oci_image and its kin with the attributes of the published rules; container/oci_layout.py does the work."""
 
 def _text_impl(ctx):
     out = ctx.actions.declare_file(ctx.label.name + ".txt")
@@ -55,10 +55,7 @@ _image = rule(
             {"tars": attr.label_list(allow_files = [".tar", ".tar.gz", ".tgz"])} | _TOOL,
 )
 
-def oci_image(name, **kwargs):
-    for kind in _FILES:
-        kwargs[kind] = _file(name, kind, kwargs.get(kind))
-    _image(name = name, **kwargs)
+def _digest(name, kwargs):
     native.filegroup(
         name = name + ".digest",
         srcs = [name],
@@ -66,6 +63,42 @@ def oci_image(name, **kwargs):
         tags = kwargs.get("tags"),
         visibility = kwargs.get("visibility"),
     )
+
+def oci_image(name, **kwargs):
+    for kind in _FILES:
+        kwargs[kind] = _file(name, kind, kwargs.get(kind))
+    _image(name = name, **kwargs)
+    _digest(name, kwargs)
+
+def _index_impl(ctx):
+    out = ctx.actions.declare_directory(ctx.label.name)
+    digest = ctx.actions.declare_file(ctx.label.name + ".json.sha256")
+    args = ctx.actions.args()
+    args.add("index")
+    args.add("--output=" + out.path)
+    args.add(digest, format = "--digest=%s")
+    args.add_all([image.path for image in ctx.files.images])
+    ctx.actions.run(
+        executable = ctx.executable._layout,
+        arguments = [args],
+        inputs = ctx.files.images,
+        outputs = [out, digest],
+        mnemonic = "OCIIndex",
+    )
+    return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out])), OutputGroupInfo(digest = depset([digest]))]
+
+_index = rule(
+    implementation = _index_impl,
+    attrs = {
+        "images": attr.label_list(mandatory = True),
+        # Of these the airgap can build the machine's own alone, so the index has one image.
+        "platforms": attr.label_list(providers = [platform_common.PlatformInfo]),
+    } | _TOOL,
+)
+
+def oci_image_index(name, **kwargs):
+    _index(name = name, **kwargs)
+    _digest(name, kwargs)
 
 _LOAD = """\
 #!/bin/sh
