@@ -12,6 +12,7 @@ import numpy as np
 from converters.engine import comparison_grids, values
 from converters.engine.values import AnyArray
 from converters.formats.base import Region
+from converters.formats.regions import parts
 
 # Elements compared at a time, so that temporaries stay in the cache whatever the size of the region.
 _BLOCK = 1 << 18
@@ -97,7 +98,7 @@ def first_difference(region: Region, expected: AnyArray, found: AnyArray) -> Dif
 def blocks(region: Region) -> Iterator[Region]:
     """A region cut, in C order, into ranges whose temporaries stay in the cache."""
     shape = [stop - start for start, stop in region]
-    return comparison_grids.parts(region, comparison_grids.grown(shape, None, 1, _BLOCK))
+    return parts(region, comparison_grids.grown(shape, None, 1, _BLOCK))
 
 
 def _first(mask: AnyArray, box: Region) -> tuple[int, ...]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-
-from converters.formats.base import Region
+from collections.abc import Sequence
 
 # A piece may be so many times the size that was asked for, or a so small part of it, to end where its chunk ends.
 _LARGER = 4
@@ -59,13 +56,6 @@ def decoded(shape: Sequence[int], chunk: Sequence[int], box: Sequence[int], item
         for n, size, step in zip(shape, chunk, box, strict=True)
     )
     return math.prod(axes) * itemsize
-
-
-def parts(region: Region, box: Sequence[int]) -> Iterator[Region]:
-    """A region cut into boxes from its first corner on, in C order."""
-    steps = [range(start, stop, size) for (start, stop), size in zip(region, box, strict=True)]
-    for start in itertools.product(*steps):
-        yield tuple((a, min(a + size, stop)) for a, size, (_, stop) in zip(start, box, region, strict=True))
 
 
 def _piece(size: int, step: int, wanted: int, *, whole: bool) -> int:

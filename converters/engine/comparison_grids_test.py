@@ -63,8 +63,3 @@ def test_what_boxes_decode_is_the_sum_of_the_chunks_that_each_touches(shape: lis
                 min((i + 1) * size, n) - i * size for i, size, n in zip(position, chunk, shape, strict=True)
             )
     assert comparison_grids.decoded(shape, chunk, box, 4) == total
-
-
-def test_parts_of_a_region_come_in_order_and_end_with_it() -> None:
-    found = list(comparison_grids.parts(((3, 6), (10, 14)), (2, 3)))
-    assert found == [((3, 5), (10, 13)), ((3, 5), (13, 14)), ((5, 6), (10, 13)), ((5, 6), (13, 14))]

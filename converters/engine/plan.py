@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from converters.engine import values
 from converters.engine.values import ValuePath
 from converters.formats.base import TensorInfo
+from converters.formats.regions import parts, whole
 from mappings.language import regions
 from mappings.language.regions import Move
 
@@ -94,9 +94,7 @@ class ArrayPlan:
 
     def boxes(self) -> Iterator[Box]:
         """The regions of the units, in C order."""
-        steps = [range(0, n, c) for n, c in zip(self.info.shape, self.chunk, strict=True)]
-        for start in itertools.product(*steps):
-            yield tuple((a, min(a + c, n)) for a, c, n in zip(start, self.chunk, self.info.shape, strict=True))
+        return parts(whole(self.info.shape), self.chunk)
 
 
 class Unit(NamedTuple):

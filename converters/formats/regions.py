@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from converters.formats.base import Region
 
@@ -20,6 +21,13 @@ def shape_of(region: Region) -> tuple[int, ...]:
 def slices(region: Region) -> tuple[slice, ...]:
     """A box as an index."""
     return tuple(slice(start, stop) for start, stop in region)
+
+
+def parts(region: Region, box: Sequence[int]) -> Iterator[Region]:
+    """A region cut into boxes from its first corner on, in C order."""
+    steps = [range(start, stop, size) for (start, stop), size in zip(region, box, strict=True)]
+    for start in itertools.product(*steps):
+        yield tuple((a, min(a + size, stop)) for a, size, (_, stop) in zip(start, box, region, strict=True))
 
 
 def check_inside(name: str, region: Region, shape: Sequence[int]) -> None:

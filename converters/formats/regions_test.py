@@ -42,3 +42,8 @@ def test_a_box_of_slices_picks_its_elements() -> None:
 def test_a_box_outside_of_its_array_is_refused(region: Region) -> None:
     with pytest.raises(ValueError, match="is not a region"):
         regions.check_inside("x", region, (4,))
+
+
+def test_parts_of_a_region_come_in_order_and_end_with_it() -> None:
+    found = list(regions.parts(((3, 6), (10, 14)), (2, 3)))
+    assert found == [((3, 5), (10, 13)), ((3, 5), (13, 14)), ((5, 6), (10, 13)), ((5, 6), (13, 14))]

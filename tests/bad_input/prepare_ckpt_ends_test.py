@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests import serving_checkpoints
+from tests.bad_input import preparing
 from tests.bad_input.judging import Fault, refused, triggers, unchanged
 from tests.bad_input.moments import Usage
+from tests.bad_input.preparing import words
 from tests.bad_input.running import Run, process, recast
-from tests.serving_checkpoints import TIED, TIED_CONFIG
 
 _LAST = "lib - ERROR - One or more failures have occurred. Do not deploy"
 
@@ -42,18 +43,7 @@ ENDS = {
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a catalogue and a checkpoint."""
-    root = tmp_path_factory.mktemp("given")
-    serving_checkpoints.catalogue(root / "catalog.textproto")
-    serving_checkpoints.write(root / "in", TIED_CONFIG)
-    return root
-
-
-def words(given: Path, out: Path, *arguments: str) -> list[str]:
-    paths = ["--original_checkpoint_path", str(given / "in"), "--output_checkpoint_path", str(out)]
-    server = (
-        () if any(word.startswith("--server") for word in arguments) else ("--server", f"{given}/catalog.textproto")
-    )
-    return ["prepare-ckpt", "--model", TIED, *paths, *server, *arguments]
+    return preparing.write(tmp_path_factory.mktemp("given"))
 
 
 @pytest.mark.parametrize("end", ENDS)

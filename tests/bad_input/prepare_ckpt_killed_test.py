@@ -11,7 +11,7 @@ import pytest
 from converters.engine import journal
 from converters.engine.destination import PUBLISHING, STAGING
 from mappings.serving import text
-from tests import serving_checkpoints
+from tests.bad_input import preparing
 from tests.bad_input.continuing import (
     assert_same_output,
     continued,
@@ -21,8 +21,8 @@ from tests.bad_input.continuing import (
 )
 from tests.bad_input.judging import Fault, completed, refused, triggers, unchanged
 from tests.bad_input.moments import SLOW, check_interrupted, places, spread, stopped, terminate
+from tests.bad_input.preparing import words
 from tests.bad_input.running import Convert, Run, process, recast
-from tests.serving_checkpoints import TIED, TIED_CONFIG
 
 # Kills the process with its supervisor at a call of the code that writes. Every unit is recorded at once, so that a
 # small model has something to continue.
@@ -49,15 +49,7 @@ def _units_are_recorded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a catalogue and a checkpoint whose output head is to be written out."""
-    root = tmp_path_factory.mktemp("prepared")
-    serving_checkpoints.catalogue(root / "catalog.textproto")
-    serving_checkpoints.write(root / "in", TIED_CONFIG)
-    return root
-
-
-def words(given: Path, out: Path) -> list[str]:
-    paths = ["--original_checkpoint_path", str(given / "in"), "--output_checkpoint_path", str(out)]
-    return ["prepare-ckpt", "--model", TIED, *paths, "--server", str(given / "catalog.textproto")]
+    return preparing.write(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture

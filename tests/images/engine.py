@@ -16,6 +16,9 @@ import pytest
 
 from tests.images import structure
 
+CALLER = (1000, 1001)
+"""User and group of a caller who is not root, and whom the engine does not know."""
+
 # What the engine's defaults ask for is refused to a root without CAP_SYS_RESOURCE, and so is crun on older cgroups.
 CONFIGURATION = """\
 [containers]

@@ -15,7 +15,7 @@ from converters.benchmarking import synthetic
 from recast_proto import model_manifest_pb2
 from tests import serving_checkpoints
 from tests.end_to_end.running import converted
-from tests.images import engine, jobs
+from tests.images import jobs
 from tests.images.engine import Container, Engine
 
 pytestmark = pytest.mark.skipif(shutil.which("catatonit") is None, reason="podman's pods need catatonit")
@@ -24,12 +24,6 @@ CLAIM = "checkpoints"
 NAMED = f"--model_name={synthetic.MODEL_NAME}"
 SUCCESS = "INFO - The process is completed without any errors."
 FAILURE = "ERROR - One or more failures have occurred. Do not deploy"
-
-
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine.started(tmp_path_factory.mktemp("engine")) as podman:
-        yield podman
 
 
 @pytest.fixture(scope="module")

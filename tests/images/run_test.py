@@ -6,29 +6,15 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from converters.benchmarking import synthetic
 from reporting.version import VERSION
-from tests.images import engine
-from tests.images.engine import Container, Engine
+from tests.images.engine import CALLER, Container, Engine
 
-CALLER = (1000, 1001)
 NAMED = f"--model_name={synthetic.MODEL_NAME}"
-
-
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine.started(tmp_path_factory.mktemp("engine")) as podman:
-        yield podman
-
-
-@pytest.fixture(scope="module")
-def slim(podman: Engine) -> Container:
-    return Container(podman, podman.pull("recast-slim"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,11 @@ import pytest
 from recast_proto import model_manifest_pb2
 from tests import serving_checkpoints
 from tests.checkpoints import differing, read_safetensors
-from tests.images import engine
-from tests.images.engine import Container, Engine
+from tests.images.engine import CALLER, Container
 from tests.serving_logs import FAILURE, RULE, SUCCESS, reduced
 
-CALLER = (1000, 1001)
 MOUNT = "/workspace"
 """DOCKER_WORKING_DIR of the platform's documents; HOST_WORKING_DIR is the fixture `host`."""
-
-
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine.started(tmp_path_factory.mktemp("engine")) as podman:
-        yield podman
-
-
-@pytest.fixture(scope="module")
-def slim(podman: Engine) -> Container:
-    return Container(podman, podman.pull("recast-slim"))
 
 
 @pytest.fixture
