@@ -23,8 +23,9 @@ from reporting.diagnostics import Diagnostic, RecastError, raise_all
 
 # Half the size makes a third more chunks to open on a pod; four times the size costs memory and no time.
 _CHUNK_LIMIT = 16 << 20
-# Longer ranges are not written faster.
+# Longer ranges are not written faster. Where a range takes parts of rows, longer parts are.
 _SLAB_LIMIT = 32 << 20
+_COLUMNS_LIMIT = 128 << 20
 _SMALLEST_UNIT = 1 << 20
 # A chunk is at most this part of the budget, so that the usual budgets all make the same grid.
 _CHUNKS_IN_BUDGET = 8
@@ -265,8 +266,11 @@ def _box(
     # A unit whose chunks fill many arrays may need more than a thread's share: fewer threads rather than more decoding.
     shares = [grid.budget // threads for threads in range(grid.threads, 0, -1)]
     share = next((share for share in shares if share >= smallest), shares[0])
-    elements = max((share - 2 * read_bytes) // width, _SMALLEST_UNIT // itemsize)
-    return grids.slab(spec.shape, aligned, itemsize, min(elements * itemsize, _SLAB_LIMIT))
+    limit = max((share - 2 * read_bytes) // width * itemsize, _SMALLEST_UNIT)
+    box = grids.slab(spec.shape, aligned, itemsize, min(limit, _SLAB_LIMIT))
+    if not box or box[-1] == spec.shape[-1]:
+        return box
+    return grids.slab(spec.shape, aligned, itemsize, min(limit, _COLUMNS_LIMIT))
 
 
 def _path(

@@ -461,7 +461,8 @@ def test_memory_does_not_grow_with_what_is_written(tmp_path: Path) -> None:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) >> 10
 
     sink = OrbaxSink(tmp_path)
-    # The first rows fill what the allocator and TensorStore keep for later, in each of their threads.
+    # The first rows fill what the allocator and TensorStore keep for later. On a busy machine some of their six threads
+    # have their first turn, and their first row to keep, only afterwards.
     rows, width, first = 56, 4 << 20, 8
     sink.declare([Declared(TensorInfo("x", (rows, width), "uint8"), (1, width))])
     values = np.ones((1, width), np.uint8)
@@ -470,7 +471,8 @@ def test_memory_does_not_grow_with_what_is_written(tmp_path: Path) -> None:
     before = anonymous()
     for row in range(first, rows):
         sink.write("x", ((row, row + 1), (0, width)), values)
-    assert anonymous() - before < 24
+    written = (rows - first) * width >> 20
+    assert anonymous() - before < written // 4
 
 
 def test_threads_write_at_once(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import itertools
-import math
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +13,20 @@ import numpy as np
 from converters.formats.base import AnyArray, Declared, Region
 from converters.formats.dtypes import numpy_dtype
 from converters.formats.durable import sync_directory, sync_files, write_file
+from converters.formats.region_writing import Runs, are_short, runs, write, write_at, write_mapped
 from converters.formats.regions import check_inside, shape_of
 from converters.formats.safetensors_header import Entry
 from converters.formats.safetensors_shards import DEFAULT_MAX_SHARD_SIZE, Shard, index_file, plan_shards
 from converters.formats.storage_errors import damaged, missing, writing
 from reporting.diagnostics import RecastError
 
-_PIECE = 8 << 20
 _METADATA = {"format": "pt"}
 
 
 class SafetensorsSink:
     """Writes regions straight to their place in files that are allocated up front. `write` is thread-safe.
 
-    A region that is not contiguous in its tensor is written run by run, which is slow where runs are short.
+    A region that is not contiguous in its tensor is written run by run, or through mapped memory where runs are short.
     Files are opened for each write, so their number is not bounded by the process's limit of open files.
 
     Attributes:
@@ -62,6 +60,7 @@ class SafetensorsSink:
         self._numbered = numbered
         self._places: dict[str, tuple[Shard, Entry]] = {}
         self._made: set[str] = set()
+        self._reserved: set[str] = set()
         self._unsynced: set[str] = set()
         self._writing: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -108,10 +107,7 @@ class SafetensorsSink:
         dtype = numpy_dtype(entry.dtype)
         if values.dtype != dtype or values.shape != shape_of(region) or not values.flags.c_contiguous:
             raise ValueError(f"{name}: {values.dtype} {values.shape} is not a C-contiguous {dtype} {shape_of(region)}")
-        runs = ((entry.offset + first * dtype.itemsize, run) for first, run in _runs(region, entry.shape, values))
-        # The kernel lets one thread write to a file at a time; others would spin meanwhile, here they sleep.
-        with self._writing[shard.file]:
-            _write_at(self.directory / shard.file, runs)
+        self._store(shard.file, entry.offset, runs(region, entry.shape, dtype.itemsize), values)
         # Not before: a `sync` that runs meanwhile would take the file off the list, and nobody would sync these bytes.
         with self._lock:
             self._unsynced.add(shard.file)
@@ -144,6 +140,20 @@ class SafetensorsSink:
         """Refuses further writes; the files stay as they are."""
         self._open = False
 
+    def _store(self, file: str, offset: int, found: Runs, values: AnyArray) -> None:
+        data = values.reshape(-1).view(np.uint8)
+        path = self.directory / file
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if file in self._reserved and are_short(found) and write_mapped(descriptor, offset, found, data):
+                    return
+                # The kernel lets one thread write to a file at a time; others would spin meanwhile, here they sleep.
+                with self._writing[file]:
+                    write(descriptor, offset, found, data)
+            finally:
+                os.close(descriptor)
+
     def _allocate(self, shard: Shard) -> None:
         path = self.directory / shard.file
         with writing(path):
@@ -160,49 +170,20 @@ class SafetensorsSink:
                 if not shard.header.startswith(old.rstrip(b"\0")):
                     reason = f"{path} holds other tensors than those to be written"
                     raise RecastError.of("DESTINATION_EXISTS", reason, subject=str(path))
-                _reserve(descriptor, shard.size)
+                if _reserve(descriptor, shard.size):
+                    self._reserved.add(shard.file)
                 os.ftruncate(descriptor, shard.size)
-                _pwrite(descriptor, memoryview(shard.header), 0)
+                write_at(descriptor, memoryview(shard.header), 0)
             finally:
                 os.close(descriptor)
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def _reserve(descriptor: int, size: int) -> bool:
+    """Reserves a file's blocks; False where the file system cannot, and writing finds out whether there are enough."""
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        # Some file systems cannot reserve space; writing then finds out whether there is enough.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-
-
-def _runs(region: Region, shape: tuple[int, ...], values: AnyArray) -> Iterator[tuple[int, AnyArray]]:
-    """The contiguous runs of a region: the position of the first element in the tensor, and the bytes."""
-    data = values.reshape(-1).view(np.uint8)
-    # The inner axes that are taken whole, and the next one out, lie together.
-    axis = len(shape)
-    while axis and region[axis - 1] == (0, shape[axis - 1]):
-        axis -= 1
-    outer = region[: max(axis - 1, 0)]
-    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    inner = sum(start * strides[i] for i, (start, _) in enumerate(region) if i >= len(outer))
-    length = data.size // max(math.prod(stop - start for start, stop in outer), 1)
-    for number, index in enumerate(itertools.product(*(range(start, stop) for start, stop in outer))):
-        first = inner + sum(i * stride for i, stride in zip(index, strides, strict=False))
-        yield first, data[number * length : (number + 1) * length]
-
-
-def _write_at(path: Path, runs: Iterable[tuple[int, AnyArray]]) -> None:
-    with writing(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            for offset, data in runs:
-                _pwrite(descriptor, data.data, offset)
-        finally:
-            os.close(descriptor)
-
-
-def _pwrite(descriptor: int, data: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done : done + _PIECE], offset + done)
+        return False
+    return True

@@ -1,5 +1,6 @@
 import errno
 import json
+import mmap
 import os
 import threading
 from pathlib import Path
@@ -256,17 +257,43 @@ def test_a_disk_that_fills_up_during_a_write_is_disk_full(tmp_path: Path, monkey
     assert id_of(caught) == "DISK_FULL"
 
 
-def test_a_file_system_that_cannot_reserve_space_is_written_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reserved", [True, False])
+def test_columns_go_through_mapped_memory_only_where_space_was_reserved(
+    reserved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    monkeypatch.setattr(os, "posix_fallocate", fail)
+    if not reserved:
+        monkeypatch.setattr(os, "posix_fallocate", fail)
     sink = opened(tmp_path)
+    real, calls = os.pwrite, list[int]()
+
+    def counted(descriptor: int, data: memoryview, offset: int) -> int:
+        calls.append(offset)
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    for column in range(0, 6, 2):
+        sink.write("a", ((0, 4), (column, column + 2)), np.ascontiguousarray(A[:, column : column + 2]))
+    assert len(calls) == (0 if reserved else 12)
     sink.write("b", ((0, 5),), B)
     sink.commit()
-    assert parse(tmp_path / "model.safetensors")["b"] == B.tobytes()
+    assert parse(tmp_path / "model.safetensors") == {"a": A.tobytes(), "b": B.tobytes()}
+
+
+def test_columns_of_a_file_system_without_shared_mappings_are_written_run_by_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", fail)
+    sink = opened(tmp_path)
+    sink.write("a", ((0, 4), (2, 5)), np.ascontiguousarray(A[:, 2:5]))
+    sink.commit()
+    written = np.frombuffer(parse(tmp_path / "model.safetensors")["a"], A.dtype).reshape(A.shape)
+    assert written[:, 2:5].tobytes() == A[:, 2:5].tobytes()
 
 
 def test_a_system_that_writes_in_small_pieces_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,14 +312,19 @@ def test_a_sink_that_was_committed_or_aborted_takes_no_more(tmp_path: Path) -> N
         sink.write("b", ((0, 5),), B)
 
 
-def test_threads_write_one_tensor_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_columns", [True, False])
+def test_threads_write_one_tensor_at_once(by_columns: bool, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (64, 1000), dtype=np.uint8)
     sink = SafetensorsSink(tmp_path)
     sink.declare([declared("x", values)])
 
     def work(first: int) -> None:
         for row in range(first, 64, 4):
-            sink.write("x", ((row, row + 1), (0, 1000)), values[row : row + 1])
+            if by_columns:
+                columns = (row * 1000 // 64, (row + 1) * 1000 // 64)
+                sink.write("x", ((0, 64), columns), np.ascontiguousarray(values[:, slice(*columns)]))
+            else:
+                sink.write("x", ((row, row + 1), (0, 1000)), values[row : row + 1])
 
     threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
     for thread in threads:

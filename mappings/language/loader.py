@@ -53,6 +53,7 @@ _CLASSES: dict[str, type[nodes.Node]] = {
 _FRAGMENT_FIELDS = ("config_root", "let", "atom", "tensor", "group", "tie", "require")
 
 
+@functools.cache
 def mappings_root() -> Path:
     """The folder that holds the families of this installation."""
     return Path(__file__).resolve().parent.parent

@@ -7,6 +7,7 @@ a function of this module. No input is trusted: what is not there, or of the wro
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -59,11 +60,16 @@ class UnknownReadingError(LookupError):
     """A rule names a reading that this version does not have."""
 
 
-def config_roots(family: str, root: Path | None = None) -> tuple[str, ...]:
+def config_roots(family: str) -> tuple[str, ...]:
     """Where a family keeps its config: prefixes of paths, first the one that is looked at first.
 
     A family that this installation does not have keeps it at the top level.
     """
+    return _roots(family, loader.mappings_root())
+
+
+@functools.cache
+def _roots(family: str, root: Path) -> tuple[str, ...]:
     try:
         return loader.load_family(family, root).node.config_root or ("",)
     except MappingErrors:
