@@ -40,7 +40,7 @@ def test_in_an_image_for_flags_a_first_flag_goes_to_its_subcommand(words: list[s
 
 
 def test_in_an_image_for_flags_subcommands_work_as_ever() -> None:
-    ended = run(FOR_FLAGS, "--", "families")
+    ended = run(FOR_FLAGS, "--", "families", "--models")
     assert ended.returncode == 0
     assert "llama" in ended.stdout
 

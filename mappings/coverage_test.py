@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mappings import catalog, coverage, peer_table
-from mappings.coverage import Direction
+from mappings.coverage import Coverage, Direction
 from mappings.language import loader
 from mappings.peer_table import Row
 
@@ -59,15 +59,19 @@ def test_the_rows_are_those_of_the_guide_in_its_order() -> None:
     assert "".join(f"{row.family} {', '.join(row.sizes)}\n" for row in peer_table.ROWS) == PEER_ROWS
 
 
-def test_every_cell_of_the_guides_table_is_covered_and_so_is_every_other_model() -> None:
-    rows = coverage.table()
+@pytest.fixture(scope="module")
+def rows() -> tuple[Coverage, ...]:
+    return coverage.table()
+
+
+def test_every_cell_of_the_guides_table_is_covered_and_so_is_every_other_model(rows: tuple[Coverage, ...]) -> None:
     assert [row.family for row in rows if row.in_peer_table] == [row.family for row in peer_table.ROWS]
     assert coverage.missing(rows) == ()
     assert all(row.covers(direction) for row in rows for direction in Direction)
 
 
-def test_every_published_model_is_in_one_row() -> None:
-    shown = [name for row in coverage.table() for name in row.models.values()]
+def test_every_published_model_is_in_one_row(rows: tuple[Coverage, ...]) -> None:
+    shown = [name for row in rows for name in row.models.values()]
     assert sorted(shown) == sorted(manifest.name for manifest in catalog.manifests())
 
 

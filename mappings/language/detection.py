@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mappings.language import expressions
 from mappings.language.errors import MappingErrors, reading
@@ -19,6 +19,7 @@ from mappings.language.layout import Layout, bind_layout
 from mappings.language.limits import MAX_COMBINATIONS, check_enumerable
 from mappings.language.nodes import LayoutSource, Let, Option
 from mappings.language.options import bind_options, layout_symbols, listed_values
+from mappings.language.places import Place, is_written_alike
 from mappings.language.regions import normal_form
 from mappings.language.transfer import logical_place, transfer
 
@@ -122,16 +123,37 @@ def differences(layout: Layout, header: Mapping[str, Shape]) -> tuple[Difference
 
 def signature(layout: Layout) -> frozenset[object]:
     """Where each element of each weight lies, and by which operations: equal exactly if layouts mean the same."""
+    return frozenset().union(*(_meaning(id, places) for id, places in _of_weights(layout).items()))
+
+
+def _meaning(id: str, places: Iterable[Place]) -> frozenset[object]:
     meaning: set[object] = set()
-    for (mirror, id), places in layout.places.items():
-        for place in places:
-            if mirror or place.tensor.empty:
-                continue
-            to_logical = transfer(place, logical_place(place.tensor))
-            for value in place.ranks:
-                for move in to_logical.moves([value]):
-                    meaning.add((id, value, move.source, normal_form(move), move.source_ops, place.form.codec))
+    for place in places:
+        if place.tensor.empty:
+            continue
+        to_logical = transfer(place, logical_place(place.tensor))
+        for value in place.ranks:
+            for move in to_logical.moves([value]):
+                meaning.add((id, value, move.source, normal_form(move), move.source_ops, place.form.codec))
     return frozenset(meaning)
+
+
+def mean_the_same(first: Layout, second: Layout) -> bool:
+    """Whether signatures are equal; what is written alike is not spelled out."""
+    ours, theirs = _of_weights(first), _of_weights(second)
+    return all(
+        _are_written_alike(ours.get(id, ()), theirs.get(id, ()))
+        or _meaning(id, ours.get(id, ())) == _meaning(id, theirs.get(id, ()))
+        for id in ours.keys() | theirs.keys()
+    )
+
+
+def _of_weights(layout: Layout) -> Mapping[str, Sequence[Place]]:
+    return {id: places for (mirror, id), places in layout.places.items() if not mirror}
+
+
+def _are_written_alike(ours: Sequence[Place], theirs: Sequence[Place]) -> bool:
+    return len(ours) == len(theirs) and all(map(is_written_alike, ours, theirs))
 
 
 def _combinations(source: LayoutSource, fixed: Mapping[str, object]) -> Iterator[dict[str, object]]:
@@ -148,7 +170,6 @@ def _decide(family: Family, source: LayoutSource, fitting: list[Layout], fixed: 
     known = dict(fixed)
     undecided: dict[str, tuple[object, ...]] = {}
     defaulted: list[str] = []
-    compare = _Comparison()
     for option in source.node.option:
         if not option.value or option.name in fixed:
             continue
@@ -156,7 +177,7 @@ def _decide(family: Family, source: LayoutSource, fitting: list[Layout], fixed: 
         chosen = candidates[0]
         if len(candidates) > 1:
             default = bind_options(source.node, layout_symbols(family, source), known)[option.name]
-            changes = compare.changes_values(option, fitting)
+            changes = _changes_values(option, fitting)
             if changes and not (default in candidates and _follows(option, source, family, known)):
                 undecided[option.name] = candidates
                 continue
@@ -169,27 +190,16 @@ def _decide(family: Family, source: LayoutSource, fitting: list[Layout], fixed: 
     return Detection(True, options, undecided, tuple(defaulted), (), None if undecided else fitting[0])
 
 
-class _Comparison:
-    """Compares what layouts mean; each signature is computed once."""
-
-    def __init__(self) -> None:
-        self._signatures: dict[Layout, frozenset[object]] = {}
-
-    def changes_values(self, option: Option, fitting: Iterable[Layout]) -> bool:
-        """Whether two of the layouts that differ in this option only mean different values."""
-        groups: dict[object, list[Layout]] = {}
-        for layout in fitting:
-            others = tuple((name, value) for name, value in layout.options.items() if name != option.name)
-            groups.setdefault(others, []).append(layout)
-        alike = [group for group in groups.values() if len(group) > 1]
-        # Where the option never varies alone, what varies with it counts.
-        compared = alike or [[layout for group in groups.values() for layout in group]]
-        return any(len({self._signature(layout) for layout in group}) > 1 for group in compared)
-
-    def _signature(self, layout: Layout) -> frozenset[object]:
-        if layout not in self._signatures:
-            self._signatures[layout] = signature(layout)
-        return self._signatures[layout]
+def _changes_values(option: Option, fitting: Iterable[Layout]) -> bool:
+    """Whether two of the layouts that differ in this option only mean different values."""
+    groups: dict[object, list[Layout]] = {}
+    for layout in fitting:
+        others = tuple((name, value) for name, value in layout.options.items() if name != option.name)
+        groups.setdefault(others, []).append(layout)
+    alike = [group for group in groups.values() if len(group) > 1]
+    # Where the option never varies alone, what varies with it counts.
+    compared = alike or [[layout for group in groups.values() for layout in group]]
+    return any(not mean_the_same(group[0], other) for group in compared for other in group[1:])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
+import itertools
+
 import pytest
 
-from mappings.language.detection import Detection, Difference, detect, differences, signature
+from mappings.language.detection import Detection, Difference, detect, differences, mean_the_same, signature
 from mappings.language.errors import MappingErrors
 from mappings.language.family import Family
 from mappings.language.layout import bind_layout
@@ -184,3 +186,16 @@ def test_signatures_are_equal_exactly_where_elements_lie_alike() -> None:
     assert of() == of(version="1")
     assert of() != of(rope="pairs")
     assert of() != of(gating="ef")
+
+
+def test_layouts_mean_the_same_exactly_where_their_signatures_are_equal() -> None:
+    bound = family()
+    choices = itertools.product(("1", "2"), ("half", "pairs"), ("fe", "ef"))
+    layouts = [
+        bind_layout(bound, SOURCE, {"version": version, "rope": rope, "gating": gating})
+        for version, rope, gating in choices
+    ]
+    pairs = list(itertools.product(layouts, repeat=2))
+    expected = [signature(first) == signature(second) for first, second in pairs]
+    assert [mean_the_same(first, second) for first, second in pairs] == expected
+    assert 8 < sum(expected) < 64

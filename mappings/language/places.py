@@ -114,3 +114,20 @@ class Place:
     def names_of(self, rank: int) -> tuple[str, ...]:
         """All arrays that hold a part of the tensor for one index value."""
         return self.names[rank * self.names_per_rank : (rank + 1) * self.names_per_rank]
+
+
+def is_written_alike(first: Place, second: Place) -> bool:
+    """Whether two places of one tensor put every element there by the same names, digits and operations.
+
+    Places that are written in different ways may still mean the same.
+    """
+    return first.tensor is second.tensor and _written(first) == _written(second)
+
+
+def _written(place: Place) -> tuple[object, ...]:
+    form = place.form
+    return (
+        (form.shape, form.paddings, form.ops, form.codec),
+        (place.address, place.name_weights, place.spelling, place.ranks, place.bases),
+        (place.names_per_rank, place.copies, place.names),
+    )

@@ -173,7 +173,7 @@ def test_a_run_imports_no_framework(name: str, hf: Path, maxtext: Path, tmp_path
         "verify": [str(hf), str(maxtext), "--level=full"],
         "diff": [str(hf), str(maxtext)],
         "inspect": [str(maxtext)],
-        "families": [],
+        "families": ["--models"],
     }[name]
     listed = tmp_path / "modules.json"
     run = process(name, *words, script=_IMPORTS, before=[str(listed)])

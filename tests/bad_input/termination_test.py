@@ -54,7 +54,7 @@ def test_a_conversion_leaves_its_end(hf: Path, destination: Path, tmp_path: Path
 
 def test_commands_without_a_report_leave_their_end_as_well(tmp_path: Path) -> None:
     place = tmp_path / "message"
-    assert recast("families", f"--termination_message_path={place}").code == 0
+    assert recast("families", "--models", f"--termination_message_path={place}").code == 0
     assert place.read_text().endswith("exit code 0")
 
 

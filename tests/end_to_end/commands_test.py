@@ -1,5 +1,6 @@
 """The commands that are no conversion, as a user runs them."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from container import entrypoint
 from converters.families import PROGRAM as FAMILIES
+from mappings import coverage
 from tests import checkpoints
 from tests.end_to_end.running import converted, recast
 
@@ -116,7 +118,9 @@ def test_explain_refuses_what_it_does_not_know(arguments: tuple[str, ...], reaso
     assert reason in outcome.text
 
 
-def test_families_shows_the_table_and_what_is_behind_it_in_both_forms() -> None:
+def test_families_shows_the_table_and_what_is_behind_it_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Composing every published model takes seconds.
+    monkeypatch.setattr(coverage, "table", functools.cache(coverage.table))
     text, described = converted("families").text, json.loads(converted("families", json=True).text)
     (row,) = (line for line in text.splitlines() if line.startswith("Llama3.1 "))
     assert row.split() == ["Llama3.1", "8B,", "70B,", "450B", "[1]", "yes", "yes", "yes", "yes"]
