@@ -194,6 +194,21 @@ def test_no_group_holds_more_than_the_budget() -> None:
     )
 
 
+@pytest.mark.parametrize(("cut", "parts"), [("rows", 5), ("columns", 2)])
+def test_columns_of_a_file_are_written_in_wider_units_than_ranges(
+    cut: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_SLAB_LIMIT", 70 * 12 * 2)
+    monkeypatch.setattr(planning, "_COLUMNS_LIMIT", 70 * 24 * 2)
+    sides = _sides("maxtext", "hf", {"scan": "true"})
+    weights = _weights(sides)
+    # Turned on its way: rows of the kernel are columns of the head's weight.
+    chunk = (12, 70) if cut == "columns" else (48, 70)
+    source = MemorySource(weights, {name: chunk for name in weights if name.endswith("logits_dense.kernel")})
+    plan = planning.make(sides, source, Precision("bfloat16"), {}, Grid(False, 2, 64 << 20))
+    assert len(list(plan.arrays["lm_head.weight"].boxes())) == parts
+
+
 def test_samples_agree_with_what_was_written() -> None:
     sides = _sides("hf", "maxtext", {"scan": "true"})
     source = MemorySource(_weights(sides))
