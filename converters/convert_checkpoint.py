@@ -143,6 +143,7 @@ def request_for(
     return dataclasses.replace(
         request,
         dtype=values.dtype,
+        dtype_flag="dtype",
         source_format=format,
         target_format=values.to,
         source_options={} if format == "hf" else request.source_options,

@@ -71,6 +71,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         source_format="hf",
         target_format="maxtext",
         dtype=values.save_dtype,
+        dtype_flag="save_dtype",
         target_options={
             "scan": "true" if values.scan_layers else "false",
             "version": values.maxtext_layout,

@@ -91,6 +91,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         source_format="maxtext",
         target_format="hf",
         dtype=values.weight_dtype if values["weight_dtype"].present or not values.requantize else "auto",
+        dtype_flag="weight_dtype",
         requantize=values.requantize or "",
         source_options=options,
         target_options=spelling,

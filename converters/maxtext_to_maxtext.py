@@ -92,6 +92,7 @@ def prepare(values: flags.FlagValues, _: Sequence[str]) -> ConversionRequest:
         source_format="maxtext",
         target_format="maxtext",
         dtype=values.save_dtype,
+        dtype_flag="save_dtype",
         source_options={"version": values.maxtext_layout},
         target_options={} if scan is None else {"scan": "true" if scan else "false"},
         config_path=Path(config) if config else None,

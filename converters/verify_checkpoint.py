@@ -149,16 +149,18 @@ def _bind(request: Request, first: Checkpoint, second: Checkpoint, report: Repor
     with report.step("validate_config") as step:
         subject = pairing.subject_of(first, second, request.question)
         first, second = pairing.plain(first, second)
-        step.lines.extend((*first.opened.decoded, *second.opened.decoded))
     with report.step("bind") as step:
         source, target = pairing.layouts_of(subject, first, second, request.question)
         binding.check_header(source, first.opened.source.tensors)
         sides = pairing.compose(subject, first, second, source, target, initialise=True)
+        first, second = pairing.alike(first, second, sides.composition.moves)
+        step.lines.extend((*first.opened.decoded, *second.opened.decoded))
         report.model_name = subject.naming.model_name
         report.options.update(pairing.options_of(source, target))
         name = subject.naming.model_name or "(any)"
         step.lines.append(f"family {subject.naming.family}, model {name} ({subject.naming.reason})")
         step.lines.extend(f"{key}: {value}" for key, value in sorted(report.options.items()))
+        step.lines.extend(sides.state.lines if sides.state is not None else ())
         step.lines.extend(kept.lines(source, target, first.opened.source.tensors))
     with report.step("headers") as step:
         threads = processors.workers()
@@ -196,7 +198,8 @@ def _compare(request: Request, verification: Verification, report: Report) -> No
         count, found = full_verification.compare(verification, residue, request.progress)
         report.figures["bytes_read"] = verification.plan.bytes_in
         step.lines.append(f"every element of {len(verification.plan.arrays)} arrays compared, {count} bytes")
-        raise_all(found)
+        raise_all([d for d in found if not d.warning])
+        step.diagnostics.extend(found)
 
 
 def _described(checkpoint: Checkpoint) -> str:

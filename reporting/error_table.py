@@ -55,6 +55,7 @@ MEANINGS: Mapping[str, str] = {
     "TENSOR_DTYPE": "A tensor's elements are of a type that weights do not have.",
     "TIE_DOES_NOT_HOLD": "Two tensors that the config says are one differ.",
     "TENSOR_NOT_FINITE": "A tensor holds NaN or infinite values.",
+    "TENSOR_OVERFLOWED": "Finite values became infinite: a dtype that they pass through is too narrow.",
     "TENSOR_ALL_ZERO": "A tensor holds nothing but zeros.",
     "RESIDUE_REFUSED": "Elements or tensors would not come back, and `--residue=refuse` was given.",
     "RESIDUE_STALE": "Weights changed since the residue was recorded.",

@@ -142,6 +142,16 @@ def restore(items: Path) -> Tree:
     return arrays(ocp.PyTreeCheckpointer().restore(items))
 
 
+def with_float32_moments(items: Path, step: Path) -> Path:
+    """Saves restored weights again, in their dtypes, beside moments in float32, as Adam keeps them."""
+    import jax
+
+    weights = restore(items)["params"]
+    moments = jax.tree.map(lambda array: np.zeros(array.shape, np.float32), weights)
+    state = {"params": weights, "opt_state": [{"count": np.int32(1), "mu": moments, "nu": moments}]}
+    return save_v0({**state, "step": np.int32(1)}, step)
+
+
 def arrays(tree: Tree) -> Tree:
     """The tree with NumPy arrays as leaves."""
     return _map(tree, np.asarray)

@@ -13,6 +13,9 @@ from validators import plain_files
 from validators.plain_files import UnreadableError
 
 _MAX_BYTES = 256 << 20
+# What stands for a file in Git where the file itself was not fetched: a few lines.
+_LFS_POINTER = b"version https://git-lfs"
+_LFS_MAX_BYTES = 1 << 10
 # Patterns match whole relative names. There is none for code or pickles: such files run when they are loaded.
 PATTERNS = (
     "config.json",
@@ -79,13 +82,16 @@ def carried_files(source: Path) -> tuple[CarriedFile, ...]:
             wrong.append(_invalid(name, error))
             continue
         if not _stays(source, name):
-            cure = "Put the file itself there instead of the link, or remove it."
+            cure = f"Put the file itself there instead of the link{_or_remove(name)}."
             wrong.append(_invalid(name, "it is a link that leads out of the checkpoint", cure))
-            continue
-        if name.endswith(".json"):
-            wrong.extend(_check_json(source, name))
         elif not os.access(source / name, os.R_OK):
-            wrong.append(_invalid(name, "this user may not read it", "Make it readable, or remove it."))
+            cure = f"Make it readable{_or_remove(name)}."
+            wrong.append(_invalid(name, "this user may not read it", cure))
+        elif found[-1].bytes <= _LFS_MAX_BYTES and _is_pointer(source / name):
+            cure = f"Run `git lfs pull`{_or_remove(name)}."
+            wrong.append(_invalid(name, "it is a Git LFS pointer, not the file itself", cure))
+        elif name.endswith(".json"):
+            wrong.extend(_check_json(source, name))
     raise_all(wrong)
     return tuple(found)
 
@@ -145,6 +151,18 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern)
 
 
+def _or_remove(name: str) -> str:
+    """What may be done instead of mending a file, where the checkpoint is one without it."""
+    return "" if name == "config.json" else ", or remove it"
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        return plain_files.read(path, _LFS_MAX_BYTES).startswith(_LFS_POINTER)
+    except UnreadableError:
+        return False
+
+
 def _check_json(source: Path, name: str) -> list[Diagnostic]:
     try:
         json.loads(plain_files.read(source / name, _MAX_BYTES).decode("utf-8"))
@@ -161,6 +179,6 @@ def _invalid(name: str, reason: object, suggestion: str = "") -> Diagnostic:
     return Diagnostic(
         "CONFIG_INVALID",
         f"{name} cannot be carried: {reason}.",
-        suggestion=suggestion or f"Take {name} from the original source again, or remove it.",
+        suggestion=suggestion or f"Take {name} from the original source again{_or_remove(name)}.",
         subject=name,
     )

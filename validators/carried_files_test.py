@@ -165,6 +165,23 @@ def test_a_link_out_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "leads out of the checkpoint" in _refused(source, tmp_path / "target")["README.md"]
 
 
+def test_a_config_that_links_out_is_not_to_be_removed(tmp_path: Path) -> None:
+    _fill(tmp_path / "other", "config.json")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").symlink_to("../other/config.json")
+    with pytest.raises(RecastError) as caught:
+        carried_files.carried_files(tmp_path / "model")
+    (found,) = caught.value.diagnostics
+    assert found.suggestion == "Put the file itself there instead of the link."
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])
+def test_a_git_lfs_pointer_is_not_carried(name: str, tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    source = _fill(tmp_path / "source", name, content=pointer)
+    assert "it is a Git LFS pointer, not the file itself" in _refused(source, tmp_path / "target")[name]
+
+
 def test_a_directory_of_a_files_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").mkdir()
     assert "no regular file" in _refused(tmp_path, tmp_path / "target")["LICENSE"]

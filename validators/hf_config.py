@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,11 @@ def _check_architectures(config: Mapping[str, Any], family: str) -> list[Diagnos
         return [_invalid("architectures", given, "a list of texts")]
     if not given or {name.lower() for name in given} & {name.lower() for name in known}:
         return []
-    return [Diagnostic("UNKNOWN_ARCHITECTURE", _unknown("architectures", given, known), subject="architectures")]
+    # AutoModel saves a model without its head under this name.
+    whole = [name for name in known if re.sub("For[A-Za-z]+$", "Model", name) in given]
+    cure = f"Put {whole[0]} in its place if the head is tied to the embedding; else a head is missing." if whole else ""
+    reason = _unknown("architectures", given, known)
+    return [Diagnostic("UNKNOWN_ARCHITECTURE", reason, suggestion=cure, subject="architectures")]
 
 
 def _check_fields(config: Mapping[str, Any]) -> list[Diagnostic]:

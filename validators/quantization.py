@@ -88,12 +88,14 @@ class Weights:
         bits: of a code.
         block: rows and columns that share a scale; 0 for all of them.
         symmetric: whether zero is stored as the code 0; else there are zero points.
+        whole_groups: whether the columns of a block must divide those of the matrix; else the last ones end early.
     """
 
     codes: str
     bits: int
     block: tuple[int, int]
     symmetric: bool = True
+    whole_groups: bool = False
 
     def __str__(self) -> str:
         kind = {PACKED: f"int{self.bits}, packed", MXFP4: "MXFP4"}.get(self.codes, self.codes)
@@ -177,7 +179,9 @@ def _weights(group: Mapping[str, Any], config: Mapping[str, Any]) -> Weights:
     size, structure = weights.get("group_size"), weights.get("block_structure")
     strategy = _strategy(weights)
     blocks = {"tensor": (0, 0), "channel": (1, 0), "group": (1, size), "block": tuple(structure or ())}
-    return Weights(codes, weights.get("num_bits", 8), blocks[strategy], weights.get("symmetric", True))
+    symmetric = weights.get("symmetric", True)
+    # compressed-tensors pads blocks that end early, but refuses such groups.
+    return Weights(codes, weights.get("num_bits", 8), blocks[strategy], symmetric, whole_groups=strategy == "group")
 
 
 def _strategy(weights: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ KIMI = groups(
         ({"quant_method": "fp8"}, Scheme("fp8", (Weights(FLOAT8, 8, (128, 128)),))),
         (DEEPSEEK | {"weight_block_size": None}, Scheme("fp8", (Weights(FLOAT8, 8, (0, 0)),))),
         (GPT_OSS, Scheme("mxfp4", (Weights(MXFP4, 4, (1, 32)),))),
-        (KIMI, Scheme("compressed-tensors", (Weights(PACKED, 4, (1, 32)),))),
+        (KIMI, Scheme("compressed-tensors", (Weights(PACKED, 4, (1, 32), whole_groups=True),))),
         (
             groups({"type": "float", "strategy": "channel"}, {"type": "float", "strategy": "tensor"}),
             Scheme("compressed-tensors", (Weights(FLOAT8, 8, (1, 0)), Weights(FLOAT8, 8, (0, 0)))),

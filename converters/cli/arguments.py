@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from converters.cli import command_line
+from converters.cli import command_line, local_paths
 from converters.cli.command_line import Given
 from reporting.diagnostics import Diagnostic, raise_all
 
@@ -44,7 +44,7 @@ def parse(
         found: what is known to be wrong already.
 
     Returns:
-        The positional arguments.
+        The positional arguments, with the home directory in the place of a leading `~`.
 
     Raises:
         RecastError: INVALID_FLAG for every argument that cannot be read.
@@ -58,8 +58,16 @@ def parse(
     if not words[len(positional) :] and any(not one.known and one.alone for one in given):
         # What seems to be missing may have been taken for the value of a flag that there is not.
         raise_all(found)
-    raise_all([*found, *_miscounted(words, positional, instead)])
-    return words
+    found.extend(_miscounted(words, positional, instead))
+    paths = [local_paths.expanded(word) for word in words]
+    reason = "begins with ~, and this user has no home directory."
+    found += [
+        Diagnostic("INVALID_FLAG", f"{path!r} {reason}", subject=path)
+        for path in paths
+        if local_paths.without_home(path)
+    ]
+    raise_all(found)
+    return paths
 
 
 def _taken(given: Given, values: flags.FlagValues) -> list[Diagnostic]:
@@ -69,8 +77,11 @@ def _taken(given: Given, values: flags.FlagValues) -> list[Diagnostic]:
     flag = values[given.name]
     if given.value is None:
         return [_fault(given.name, f"--{given.name} needs a value.")]
+    value = local_paths.expand(given.value, given.name, values)
+    if value is None:
+        return [_fault(given.name, f"--{given.name} begins with ~, and this user has no home directory.")]
     try:
-        values(["", f"--{given.name}={given.value}"])
+        values(["", f"--{given.name}={value}"])
     except flags.Error:
         return [_fault(given.name, _refused(given, flag))]
     if isinstance(flag.value, float) and not math.isfinite(flag.value):

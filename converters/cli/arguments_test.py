@@ -34,6 +34,16 @@ def test_shell_booleans_are_read() -> None:
     assert values.scan_layers is False
 
 
+def test_a_home_directory_that_there_is_not_is_no_folder_of_its_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    values = _values()
+    flags.DEFINE_string("hf_model_path", "", "", flag_values=values)
+    with pytest.raises(RecastError) as caught:
+        arguments.parse(values, ["x", "~/out", "--hf_model_path=~/model", "--model_name=~/is_no_path"], ("path",))
+    assert [found.subject for found in caught.value.diagnostics] == ["--hf_model_path", "~/out"]
+    assert all("this user has no home directory" in found.reason for found in caught.value.diagnostics)
+
+
 def test_an_unknown_flag_names_the_nearest_one() -> None:
     assert _faults("--modelname=x") == [("--modelname", "There is no flag --modelname. Did you mean --model_name?")]
 

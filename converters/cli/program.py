@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from converters.cli import arguments, command_line, error_prefix, local_paths, report_place, usage
+from converters.cli import arguments, command_line, error_prefix, local_paths, output_places, usage
 from reporting import console, json_report, termination, text
-from reporting.diagnostics import RecastError, raise_all
+from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from reporting.report import Report, StepFailed
 
 
@@ -77,7 +77,7 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
         if arguments.asks_for_help(arguments_given[1:]):
             console.show(usage.render(program.name, program.summary, program.positional, values))
             sys.exit(0)
-        misplaced = report_place.problems(given[1:], values, program.positional)
+        misplaced = output_places.problems(given[1:], values, program.positional)
         try:
             with report.step("parse_args") as step:
                 positional = arguments.parse(
@@ -92,8 +92,7 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
                 prepared.append(_prepared(program, values, positional))
         except StepFailed:
             _name(report, values)
-            if misplaced or local_paths.is_remote(values, report_place.FLAG):
-                values[report_place.FLAG].unparse()
+            _leave_alone(misplaced, values)
             sys.exit(conclude(report, values))
         _name(report, values)
         report.conceal = command_line.conceal(given[1:], values, parsed=True)
@@ -183,6 +182,14 @@ def _without_use(program: Program, values: flags.FlagValues, given: Sequence[str
         if why:
             yield why
     yield from program.remarks(values)
+
+
+def _leave_alone(misplaced: Sequence[Diagnostic], values: flags.FlagValues) -> None:
+    """Forgets the places to which even the report of what is wrong with the flags must not be written."""
+    wrong = {found.subject for found in misplaced}
+    for name in (output_places.REPORT, output_places.MESSAGE):
+        if f"--{name}" in wrong or local_paths.is_remote(values, name):
+            values[name].unparse()
 
 
 def _name(report: Report, values: flags.FlagValues) -> None:

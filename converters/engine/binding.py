@@ -9,6 +9,7 @@ from typing import Any
 from converters.engine import contradictions, kept, values
 from converters.engine.carried_state import CarriedState
 from converters.formats.base import TensorInfo
+from converters.formats.dtypes import NAMES, unsupported
 from mappings.language import composition, detection, loader
 from mappings.language.composition import Composition
 from mappings.language.errors import MappingErrors, MappingIssue
@@ -166,6 +167,7 @@ def check_header(layout: Layout, header: Mapping[str, TensorInfo]) -> Mapping[st
             unknown.append(name)
     missing = [name for name, array in weights.items() if name not in header and not array.optional]
     misshapen = [name for name in weights if name in header and header[name].shape != weights[name].shape]
+    raise_all(contradictions.other_names(weights, unknown, missing))
     found = contradictions.find(weights, header, unknown, missing, misshapen)
     found += [_misshapen(name, header[name], weights[name].shape) for name in misshapen]
     found += [Diagnostic("MISSING_TENSOR", f"{name} is missing.", subject=name) for name in missing]
@@ -188,7 +190,7 @@ def diagnostic_of(issue: MappingIssue) -> Diagnostic:
     if issue.kind in ("size", "value"):
         return Diagnostic("CONFIG_FIELD_INVALID", reason, subject="config.json")
     if issue.kind == "absent" and "training state" in issue.text:
-        return Diagnostic("MISSING_TENSOR", reason)
+        return Diagnostic("MISSING_TENSOR", reason, subject=issue.key)
     if issue.kind == "option":
         return Diagnostic("INVALID_FLAG", reason)
     return Diagnostic("MAPPING_INVALID", reason)
@@ -230,6 +232,8 @@ def _is_mistyped(info: TensorInfo) -> bool:
 
 
 def _mistyped(info: TensorInfo) -> Diagnostic:
+    if info.dtype not in NAMES:
+        return unsupported(info.name, info.dtype)
     return Diagnostic(
         "TENSOR_DTYPE", f"{info.name} is of type {info.dtype}, which is not a weight's.", subject=info.name
     )

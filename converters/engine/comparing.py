@@ -59,11 +59,13 @@ class Differences:
         """What differs, by array."""
         return self._found
 
-    def compare(self, name: str, region: Region, expected: AnyArray, found: AnyArray) -> None:
-        """Compares the two sides of one region of an array."""
+    def compare(
+        self, name: str, region: Region, expected: AnyArray, found: AnyArray, stored_bytes: int | None = None
+    ) -> None:
+        """Compares the two sides of one region of an array; the last argument where `found` was computed."""
         difference = first_difference(region, expected, found)
         with self._lock:
-            self.bytes += found.nbytes
+            self.bytes += found.nbytes if stored_bytes is None else stored_bytes
             if difference is not None:
                 before = self._found.get(name)
                 self._found[name] = difference if before is None else before.joined(difference)

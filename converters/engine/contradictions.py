@@ -56,6 +56,43 @@ def find(
     return [Diagnostic("CONFIG_CONTRADICTS_TENSORS", f"{reason}.", subject="config.json") for reason in reasons]
 
 
+def other_names(weights: Mapping[str, Array], unknown: Sequence[str], missing: Sequence[str]) -> list[Diagnostic]:
+    """One error for files of which no array has a name that is wanted, in the place of one for each name.
+
+    Args:
+        weights: the arrays that config.json implies.
+        unknown: names of the files that config.json does not imply.
+        missing: names that it implies and the files lack.
+    """
+    if not unknown or not missing or len(missing) < len([name for name in weights if not weights[name].optional]):
+        return []
+    none = "No tensor of the files has a name that config.json implies"
+    if all(".lora_" in name for name in unknown):
+        reason = f"{none}: they hold an adapter, with {unknown[0]}, and no model."
+        cure = "Merge the adapter into its base model (merge_and_unload of PEFT), and convert what that saves."
+        return [Diagnostic("UNKNOWN_TENSOR", reason, suggestion=cure, subject=unknown[0])]
+    lead = _lead(unknown, frozenset(weights))
+    if lead:
+        reason = f"{none}: all {len(unknown)} have one with {lead} in front."
+        cure = f"Save the model itself, not what wraps it; or take {lead} off the names in the files."
+        return [Diagnostic("UNKNOWN_TENSOR", reason, suggestion=cure, subject=unknown[0])]
+    reason = f"{none}: {unknown[0]} is there, {missing[0]} is not, for example."
+    cure = "Take config.json and the weights from the same model, as transformers saves it with save_pretrained."
+    return [Diagnostic("CONFIG_CONTRADICTS_TENSORS", reason, suggestion=cure, subject="config.json")]
+
+
+def _lead(names: Sequence[str], known: Container[str]) -> str:
+    """What stands in front of a known name in all of some names; "" if that is not the same everywhere."""
+    first = names[0]
+    ends = [at + 1 for at, letter in enumerate(first) if letter == "."]
+    leads = (first[:end] for end in ends if first[end:] in known)
+    return next((lead for lead in leads if all(_has_lead(name, lead, known) for name in names)), "")
+
+
+def _has_lead(name: str, lead: str, known: Container[str]) -> bool:
+    return name.startswith(lead) and name.removeprefix(lead) in known
+
+
 def claimed_twice(layout: Layout, unknown: Sequence[str], header: Container[str]) -> dict[str, str]:
     """Names that another form of the format has for tensors that are there already, each with the array that has them.
 
@@ -120,6 +157,10 @@ def _fewer(missing: Iterable[str], implied: Mapping[str, int], found: Mapping[st
             count = found.get(what, 0)
             if number >= count and what not in told:
                 told.add(what)
+                if not count:
+                    said = f"the {implied[what]} {what} that config.json says"
+                    yield f"No name in the files is of one of {said}; {name} is missing, for example"
+                    continue
                 yield (
                     f"The files hold fewer {what} than config.json says ({count}, not {implied[what]}); {name} is "
                     "missing, for example"

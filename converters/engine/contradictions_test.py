@@ -35,6 +35,14 @@ def test_more_layers_than_config_json_says_are_one_contradiction() -> None:
     assert reason == "The files hold more layers than config.json says (3, not 2), for example layers.2.w."
 
 
+def test_names_that_are_none_of_layers_are_not_said_to_be_fewer_layers() -> None:
+    header = {name: TensorInfo(name, (2,), "float32") for name in ("h.0.w", "h.1.w")}
+    found = contradictions.find(_WEIGHTS, header, list(header), list(_WEIGHTS), [])
+    reasons = [each.reason for each in found if "layers" in each.reason and "implies" not in each.reason]
+    said = "No name in the files is of one of the 2 layers that config.json says; layers.0.w is missing, for example."
+    assert reasons == [said]
+
+
 def test_a_number_of_thousands_of_digits_is_none_of_a_layer() -> None:
     (reason,) = _reasons(f"layers.{'9' * 5000}.w")
     assert reason.startswith("By config.json other layers have tensors of this kind")

@@ -212,7 +212,7 @@ def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> 
         restacking.carry_residue(prepared.residue, plan, journal)
     elements = journal.join(staging.path("recast", record_lib.RESIDUE_FILE))
     kept = (
-        restacking.record(request, sides, plan, prepared.model, prepared.naming)
+        restacking.record(request, sides, plan, prepared.model, prepared.naming, invertible=not prepared.doubt)
         if sides.state
         else ConversionRecord(
             family=prepared.naming.family,
@@ -221,8 +221,9 @@ def _carry(request: ConversionRequest, prepared: Prepared, staging: Staging) -> 
             target_format=request.target_format,
             source_options=dict(sides.source.options),
             target_options=dict(sides.target.options),
-            source_dtypes={name: info.dtype for name, info in prepared.opened.source.tensors.items()},
+            source_dtypes={n: i.dtype for n, i in prepared.opened.source.tensors.items() if n not in sides.unmapped},
             logical_dtypes=plan.logical_dtypes,
+            invertible=request.residue != "drop",
         )
     )
     staging.path("recast", record_lib.FILE).write_text(kept.to_json(), "utf-8")
@@ -260,7 +261,7 @@ def _tell(report: Report, prepared: Prepared, outcome: Outcome, residue: int, sa
                 name,
                 array.info.dtype,
                 array.info.shape,
-                array.path.exactness,
+                "LOSSY" if name in outcome.overflowed else array.path.exactness,
                 array.path.source_dtype,
                 outcome.residue_elements.get(name, 0),
             )

@@ -108,6 +108,7 @@ def _as_written(
         target_options=dict(target.options),
         source_dtypes={name: info.dtype for name, info in source.tensors.items()},
         logical_dtypes=plan.logical_dtypes,
+        invertible=True,
     )
     chunks = {a.info.name: a.chunk for a in arrays if not is_kept(a.info.name)}
     return DeclaredSource({a.info.name: a.info for a in arrays}, chunks), record

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.engine import drivers, values
+from converters.engine import drivers, maxtext_roots, mirrors, values
 from converters.engine import record as record_lib
 from converters.engine.destination import DONE
 from converters.engine.drivers import Opened
@@ -108,6 +108,7 @@ def _maxtext(path: Path, opened: Opened) -> dict[str, Any]:
 
     location = resolve(path)
     stored = orbax_description.describe(location.items)
+    names = maxtext_roots.usual_names(stored.arrays)
     scan, known = _scan(opened)
     return {
         "step": location.step,
@@ -129,7 +130,11 @@ def _maxtext(path: Path, opened: Opened) -> dict[str, Any]:
             name: leaf.value_type for name, leaf in opened.leaves.items() if name not in opened.source.tensors
         },
         "grids": {
-            name: {"chunk": list(array.chunk), "inner_chunk": list(array.inner), "compression": array.compression}
+            names.get(name, name): {
+                "chunk": list(array.chunk),
+                "inner_chunk": list(array.inner),
+                "compression": array.compression,
+            }
             for name, array in stored.arrays.items()
         },
     }
@@ -149,12 +154,14 @@ def _scan(opened: Opened) -> tuple[bool | None, str | None]:
 def _pieces(tensors: Mapping[str, TensorInfo]) -> Iterator[StatePiece]:
     """What lies outside of the parameters; arrays that mirror them count as one piece."""
     pieces: dict[str, list[int]] = {}
-    for name, info in tensors.items():
+    weights = [name for name in tensors if name.startswith(maxtext_roots.ROOT)]
+    others = [name for name in tensors if name.split(".")[0] != _PARAMS]
+    found = mirrors.find(weights, maxtext_roots.ROOT, others, ())
+    mirrored = {name: mirror.prefix for mirror in found for name in mirror.arrays.values()}
+    for name in others:
         keys = name.split(".")
-        if keys[0] == _PARAMS:
-            continue
         end = keys.index(_PARAMS) if _PARAMS in keys else len(keys)
-        pieces.setdefault(".".join(keys[:end]), []).append(_bytes(info))
+        pieces.setdefault(mirrored.get(name, ".".join(keys[:end])), []).append(_bytes(tensors[name]))
     return (StatePiece(name, len(sizes), sum(sizes)) for name, sizes in sorted(pieces.items()))
 
 

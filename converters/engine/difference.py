@@ -37,10 +37,12 @@ class Reading:
     Attributes:
         ops: operations to undo.
         dtype: of the values.
+        narrow: dtype of the values wherever one of it has the stored bits; the others show what differs. Or empty.
     """
 
     ops: tuple[Operation, ...]
     dtype: str
+    narrow: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def prepare(
     except RecastError:
         # Without a known model, the names of one format are still comparable.
         if alike and set(ours) & set(theirs):
-            return _by_name(first, second, ignore_dtype, threads, budget)
+            return _by_name(*pairing.alike(first, second), ignore_dtype, threads, budget)
         raise
 
 
@@ -112,8 +114,9 @@ def compare(comparison: Comparison, budget: int, progress: str) -> tuple[int, li
         def take(part: Region, stored: AnyArray) -> None:
             # In blocks where values are computed: those of a whole chunk would take memory that no plan counts.
             for box in comparing.blocks(part) if reading.ops else (part,):
-                found = _logical(name, box, within(stored, part, box), reading, theirs)
-                differences.compare(name, box, within(expected, region, box), found)
+                held = within(stored, part, box)
+                found = _logical(name, box, held, reading, theirs)
+                differences.compare(name, box, within(expected, region, box), found, held.nbytes)
 
         stored_side.each(name, region, take)
 
@@ -126,7 +129,7 @@ def _logical(name: str, region: Region, stored: AnyArray, reading: Reading, resi
     if not reading.ops:
         return stored
     stored = np.ascontiguousarray(stored)
-    out = values.decode(stored, reading.ops, reading.dtype)
+    out = values.decode(stored, reading.ops, reading.dtype, reading.narrow)
     if name in residue.arrays():
         residue.peek(name, region, stored, out)
     return out
@@ -156,6 +159,7 @@ def _mapped(
     subject = pairing.subject_of(first, second, question)
     source, target = pairing.layouts_of(subject, first, second, question, lenient=True)
     sides = pairing.compose(subject, first, second, source, target)
+    first, second = pairing.alike(first, second, sides.composition.moves)
     ours, theirs = first.opened.source.tensors, second.opened.source.tensors
     feeds: dict[str, list[Move]] = defaultdict(list)
     for move in sides.composition.moves:
@@ -181,6 +185,7 @@ def _mapped(
             source_ops=paths[0].ops,
             target_ops=(),
             residue=False,
+            recorded_dtype=paths[0].narrow,
         )
 
     plan = comparison_plan.mapped(_only(sides, comparable), first, second, path_of, "float32", threads, budget)
@@ -194,19 +199,37 @@ def _mapped(
 
 
 def _readings(array: ArrayPlan, stored: TensorInfo, first: Checkpoint, second: Checkpoint) -> tuple[Reading, Reading]:
-    """How both sides are read; where a format folds a constant in, values are rounded as they were before that.
+    """How both sides are read; where a format folds a constant in, values are what they were before that.
 
-    What they were before is what the record says, or else the dtype of the side that holds them plainly.
+    What they were before is what the record says, or else of the dtype of the side that holds them plainly.
     """
     move = array.moves[0] if array.moves else None
     if move is None:
         return Reading((), array.path.target_dtype), Reading((), stored.dtype)
     ours, theirs = array.path.source_dtype, stored.dtype
-    narrow = min(ours, theirs, key=values.itemsize)
-    plain = Reading((), ours), Reading((), theirs)
-    left = Reading(move.source_ops, first.logical_dtypes.get(move.source, narrow)) if move.source_ops else plain[0]
-    right = Reading(move.target_ops, second.logical_dtypes.get(move.target, narrow)) if move.target_ops else plain[1]
+    plain = ours if not move.source_ops else theirs if not move.target_ops else ""
+    left, right = Reading((), ours), Reading((), theirs)
+    if move.source_ops:
+        left = _undoing(move.source_ops, first.logical_dtypes.get(move.source, ""), plain)
+    if move.target_ops:
+        right = _undoing(move.target_ops, second.logical_dtypes.get(move.target, ""), plain)
     return left, right
+
+
+def _undoing(ops: tuple[Operation, ...], recorded: str, plain: str) -> Reading:
+    """How an array with operations is read.
+
+    Args:
+        ops: to undo.
+        recorded: dtype of the values before them, where recorded.
+        plain: dtype of the other side, where that has no operations; else empty.
+    """
+    before = recorded or plain or "float32"
+    if values.itemsize(before) >= values.itemsize("float32"):
+        return Reading(ops, before)
+    # A quotient in float32 may be a value of a narrower dtype though it was changed; in float64 it is none.
+    narrow = plain and values.itemsize(plain) < values.itemsize("float32")
+    return Reading(ops, "float64" if narrow else "float32", before)
 
 
 def _has_ops(move: Move) -> bool:

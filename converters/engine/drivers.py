@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from converters.engine import kept, maxtext_roots
+from converters.engine import hf_names, kept, maxtext_roots
 from converters.engine import record as record_lib
 from converters.engine.binding import Sides
 from converters.engine.plan import Plan
@@ -46,6 +46,7 @@ class Opened:
         extended: reads what the checkpoint keeps of arrays beside their values, by stored name.
         decoded: what was decoded from what, in words, where the checkpoint is quantised.
         left: arrays that belong to no weight and are not converted, with the reason.
+        items: directory of the arrays' files, where the format has one.
     """
 
     source: Source
@@ -63,6 +64,7 @@ class Opened:
     extended: Callable[[], Extended] = dict
     decoded: tuple[str, ...] = ()
     left: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    items: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,8 @@ def recognize(path: Path) -> str:
         return "hf"
     marks = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "items")
     if any((path / mark).exists() for mark in marks) or any(entry.name.isdigit() for entry in path.iterdir()):
+        return "maxtext"
+    if orbax_directory.steps_by_other_names(path):
         return "maxtext"
     reason = f"{path} holds no safetensors files, no pytorch_model.bin and no Orbax checkpoint"
     raise _told(Diagnostic("SOURCE_NOT_RECOGNIZED", reason, subject=str(path)), "", path)
@@ -260,6 +264,20 @@ def _with_kept(opened: Opened) -> Opened:
 
 
 def _open_hf(path: Path) -> Opened:
+    """A Hugging Face checkpoint under the names that its model's arrays usually have."""
+    opened = _open_hf_files(path)
+    names, lines = hf_names.usual_names(opened.source.tensors, opened.root)
+    if not names:
+        return opened
+    return dataclasses.replace(
+        opened,
+        source=maxtext_roots.RenamedSource(opened.source, names),
+        remarks=(*opened.remarks, *lines),
+        reader=lambda: hf_names.RenamedReader(opened.reader(), names),
+    )
+
+
+def _open_hf_files(path: Path) -> Opened:
     from converters.formats.safetensors_source import SafetensorsSource
 
     if torch_source.is_here(path):
@@ -269,7 +287,7 @@ def _open_hf(path: Path) -> Opened:
     return Opened(
         source=source,
         description=f"{files} safetensors file{'s' if files > 1 else ''}",
-        remarks=tuple(f"{name} is no part of the checkpoint and was not read" for name in source.unused),
+        remarks=_not_read(source.unused),
         root=source.directory,
         record_folder=_record_folder(source.directory),
         options={},
@@ -281,6 +299,10 @@ def _open_hf(path: Path) -> Opened:
     )
 
 
+def _not_read(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name} is no part of the checkpoint and was not read" for name in names)
+
+
 def _open_torch(path: Path) -> Opened:
     source = torch_source.TorchSource(path)
     files = len(source.files)
@@ -288,7 +310,7 @@ def _open_torch(path: Path) -> Opened:
     return Opened(
         source=source,
         description=f"{files} file{'s' if files > 1 else ''} of torch.save",
-        remarks=(),
+        remarks=_not_read(source.unused),
         root=path,
         record_folder=_record_folder(path),
         options={},
@@ -314,11 +336,12 @@ def _open_maxtext(path: Path) -> Opened:
         options={"scan": "true" if scan else "false"} if isinstance(scan, bool) else {},
         fingerprint=_digest(source.fingerprints()),
         fingerprint_now=lambda: _digest(source.fingerprints()),
-        reader=lambda: OrbaxReader(items, names),
+        reader=lambda: OrbaxReader(items),
         step=source.location.step,
         leaves=maxtext_roots.usual_leaves(source.leaves, names),
         metadata=source.custom_metadata,
         extended=lambda: orbax_extended.read(items),
+        items=items,
     )
 
 
@@ -390,12 +413,12 @@ class SafetensorsReader:
 class OrbaxReader:
     """Elements of an Orbax checkpoint, through a fresh TensorStore context opened from `_METADATA`."""
 
-    def __init__(self, items: Path, names: Mapping[str, str] | None = None):
-        """Args: the item's directory; the names by which arrays are known here, where these are others."""
+    def __init__(self, items: Path):
+        """Args: the item's directory."""
         from converters.formats.orbax_second_reader import OrbaxElements
 
         self._elements = OrbaxElements(items)
-        known = names or {}
+        known = maxtext_roots.usual_names(self._elements.stored)
         self._stored = {known.get(name, name): stored for name, stored in self._elements.stored.items()}
 
     def names(self) -> frozenset[str]:

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from converters.engine import passing, values
 from converters.engine import residue as residue_lib
-from converters.engine import values
 from converters.engine.gather import Gatherer
 from converters.engine.journal import UnitRecord
+from converters.engine.passing import Passing
 from converters.engine.plan import Box, Group, Plan, Unit
 from converters.engine.values import AnyArray
 from converters.formats.base import Source, Writer
+from converters.quantized.source import DecodingSource
 from mappings.language import regions
 
 Done = Collection[tuple[str, Box]]
@@ -28,8 +30,9 @@ class Outcome:
     """What execution found out, filled by all threads under one lock.
 
     Attributes:
-        largest: for each array seen (a source array where a unit has only one, else the target's): its largest
-            magnitude as a bit pattern, and the pattern of infinity.
+        largest: for each array of the source: its largest magnitude as a bit pattern, and the pattern of infinity.
+        overflowed: for each target array the arrays of the source of which a finite value became infinite in it, each
+            with the largest finite magnitude; infinity where decoding made it so.
         digests: for each target array the digest of each unit, by the unit's box.
         residue_elements: for each target array how many elements its residue holds.
         peak_bytes: the most anonymous and shared memory that was seen.
@@ -38,6 +41,7 @@ class Outcome:
     """
 
     largest: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    overflowed: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     digests: dict[str, dict[Box, str]] = dataclasses.field(default_factory=dict)
     residue_elements: dict[str, int] = dataclasses.field(default_factory=dict)
     peak_bytes: int = 0
@@ -49,8 +53,11 @@ class Outcome:
         """Takes in what is known of a unit."""
         with self.lock:
             self.digests.setdefault(record.array, {})[record.box] = record.digest
-            for name, (bits, infinity) in record.largest.items():
-                self.largest[name] = (max(self.largest.get(name, (0, 0))[0], bits), infinity)
+            for name, bits in record.largest.items():
+                self.largest[name] = passing.higher(self.largest.get(name, bits), bits)
+            for name, magnitude in record.overflowed.items():
+                held = self.overflowed.setdefault(record.array, {})
+                held[name] = max(held.get(name, 0.0), magnitude)
             if record.residue:
                 self.residue_elements[record.array] = self.residue_elements.get(record.array, 0) + record.residue
 
@@ -164,8 +171,8 @@ class Executor:
 
     def _run(self, group: Group) -> None:
         share = self._budget.take(group.bytes)
-        largest: dict[str, tuple[int, int]] = {}
-        gatherer = Gatherer(self._source, self._residue_in, lambda name, array: _note_magnitude(largest, name, array))
+        seen = Passing(self._source.stored if isinstance(self._source, DecodingSource) else ())
+        gatherer = Gatherer(self._source, self._residue_in, seen.note)
         try:
             if self._stop.is_set():
                 return
@@ -175,7 +182,8 @@ class Executor:
                 lost = self._keep_residue(unit, logical, stored)
                 digest = _digest(stored)
                 self._sink.write(unit.array.info.name, unit.box, stored)
-                self._record(UnitRecord(unit.array.info.name, unit.box, digest, dict(largest), lost, stored.nbytes))
+                name, (largest, overflowed) = unit.array.info.name, seen.taken(unit)
+                self._record(UnitRecord(name, unit.box, digest, largest, lost, stored.nbytes, overflowed))
                 # Let go before the next unit is made, which the plan counts on.
                 del logical, stored
                 if self._stop.is_set():
@@ -220,13 +228,6 @@ def _digest(stored: AnyArray) -> str:
 
     data: Any = stored.reshape(-1).view(np.uint8)
     return str(blake3.blake3(data).hexdigest())
-
-
-def _note_magnitude(largest: dict[str, tuple[int, int]], name: str, array: AnyArray) -> None:
-    if str(array.dtype) not in values.FLOAT_DTYPES:
-        return
-    bits, infinity = values.largest_magnitude_bits(array)
-    largest[name] = (max(largest.get(name, (0, infinity))[0], bits), infinity)
 
 
 def _wait(futures: list[Future[None]]) -> None:

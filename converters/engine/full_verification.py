@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
-from converters.engine import comparison_plan, recompute, requantizing, values, verify
+from converters.engine import comparison_plan, overflow, recompute, requantizing, values, verify
 from converters.engine import residue as residue_lib
 from converters.engine.binding import Sides, check_header, family_for, layout_for
 from converters.engine.comparing import Difference, Differences
@@ -64,7 +64,7 @@ def prepare(first: Checkpoint, second: Checkpoint, sides: Sides, threads: int, b
         RecastError: what no conversion supports.
     """
     stored = second.opened.source.tensors
-    usual = _usual(stored)
+    usual = _usual(stored, sides)
 
     def path_of(array: ArrayPlan) -> ValuePath:
         name = array.info.name
@@ -154,7 +154,7 @@ def compare(verification: Verification, residue: residue_lib.Residue, progress: 
         progress: how it is shown.
 
     Returns:
-        How many bytes were compared, and every array that differs.
+        How many bytes were compared, and every array that differs; and warnings of finite values that became infinite.
 
     Raises:
         RecastError: MEMORY_PLAN, OUT_OF_MEMORY, and what reading raises.
@@ -172,8 +172,9 @@ def compare(verification: Verification, residue: residue_lib.Residue, progress: 
         second.each(name, region, take)
 
     source = verification.first.opened.source
-    recompute.each_region(verification.plan, source, residue, verification.budget, visit, progress)
-    return differences.bytes, [_differs(name, found) for name, found in sorted(differences.arrays.items())]
+    outcome = recompute.each_region(verification.plan, source, residue, verification.budget, visit, progress)
+    wrong = [_differs(name, found) for name, found in sorted(differences.arrays.items())]
+    return differences.bytes, [*wrong, *overflow.repeated(verification.plan, source, outcome)]
 
 
 def _differs(name: str, difference: Difference) -> Diagnostic:
@@ -188,9 +189,11 @@ def _failed(reason: str, subject: str) -> Diagnostic:
     return Diagnostic("VERIFICATION_FAILED", reason, suggestion=_SUGGESTION, subject=subject)
 
 
-def _usual(stored: Mapping[str, TensorInfo]) -> str:
-    """The dtype that most weights are stored in."""
-    dtypes = Counter(info.dtype for info in stored.values() if info.dtype in values.FLOAT_DTYPES)
+def _usual(stored: Mapping[str, TensorInfo], sides: Sides) -> str:
+    """The dtype that most weights are stored in, those that a constant is folded into and training state left out."""
+    names = {move.target for move in sides.composition.moves if not move.target_ops}
+    weights = [stored[name] for name in stored if name in names and not sides.target.arrays[name].mirror]
+    dtypes = Counter(info.dtype for info in weights if info.dtype in values.FLOAT_DTYPES)
     return dtypes.most_common(1)[0][0] if dtypes else "float32"
 
 

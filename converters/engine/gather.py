@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from converters.engine import comparing, strided, values
 from converters.engine import residue as residue_lib
-from converters.engine import strided, values
 from converters.engine.grouping import Chunk, chunk_box, grid_boxes
 from converters.engine.plan import Box, Unit
 from converters.engine.values import AnyArray
@@ -19,7 +19,7 @@ from mappings.language import regions
 from mappings.language.keeping import is_kept
 from mappings.language.regions import Dim, Move
 
-Note = Callable[[str, AnyArray], None]
+Note = Callable[[Unit, str, AnyArray], None]
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class Gatherer:
     """
 
     def __init__(self, source: Source, residue: residue_lib.Residue, note: Note):
-        """Args: the residue of the source; what is told every array's values, by its name, as they pass."""
+        """Args: the residue of the source; what is told its values as they pass, unchanged, and for which unit."""
         self._source = source
         self._residue = residue
         self._note = note
@@ -115,18 +115,37 @@ class Gatherer:
         buffer = filling.buffer
         if buffer is None:
             raise ValueError("nothing to fill")
-        if path.source_ops and not is_kept(piece.source):
-            read = self._undo(piece.source, box, read, unit)
-        elif read.dtype != buffer.dtype:
+        changed = path.source_ops and not is_kept(piece.source)
+        read = np.ascontiguousarray(read) if changed else read
+        if path.source_ops or len({part.source for part in filling.parts}) > 1:
+            self._note(unit, piece.source, _taken(read, box, piece))
+        if changed:
+            self._place_undone(filling, piece, box, read)
+            return
+        if read.dtype != buffer.dtype:
             read = values.encode(read, (), str(buffer.dtype))
-        if len({part.source for part in filling.parts}) > 1:
-            self._note(piece.source, read)
         move_into(buffer, unit.box, read, box, piece)
+
+    def _place_undone(self, filling: _Filling, piece: Move, box: Region, stored: AnyArray) -> None:
+        """Places values without the source's operations; in parts where they are wider than they are stored.
+
+        All at once, those would take more than the plan counts for a read.
+        """
+        unit, buffer = filling.unit, filling.buffer
+        if buffer is None:
+            raise ValueError("nothing to fill")
+        if buffer.dtype.itemsize <= stored.dtype.itemsize:
+            move_into(buffer, unit.box, self._undo(piece.source, box, stored, unit), box, piece)
+            return
+        turned = swapped(piece)
+        for part in comparing.blocks(box):
+            logical = self._undo(piece.source, part, np.ascontiguousarray(within(stored, box, part)), unit)
+            for move in regions.restrict(turned, part):
+                move_into(buffer, unit.box, logical, part, swapped(move))
 
     def _undo(self, name: str, box: Region, stored: AnyArray, unit: Unit) -> AnyArray:
         path = unit.array.path
-        stored = np.ascontiguousarray(stored)
-        logical = values.decode(stored, path.source_ops, path.logical_dtype)
+        logical = values.decode(stored, path.source_ops, path.logical_dtype, path.recorded_dtype)
         if name in self._residue.arrays():
             logical = logical.copy() if logical is stored else logical
             self._residue.patch(name, box, stored, logical)
@@ -140,8 +159,8 @@ class Gatherer:
             for part in regions.restrict(move, unit.box):
                 _fill_with_one(buffer, unit.box, part)
         sources = {part.source for part in filling.parts}
-        if len(sources) == 1:
-            self._note(next(iter(sources)), buffer)
+        if len(sources) == 1 and not path.source_ops:
+            self._note(unit, next(iter(sources)), buffer)
         if path.source_ops or path.source_dtype == path.logical_dtype:
             return buffer
         return values.encode(buffer, (), path.logical_dtype)
@@ -226,6 +245,16 @@ def _fill_with_one(target: AnyArray, box: Box, move: Move) -> None:
 
 def _offset(array: AnyArray, box: Region, base: tuple[int, ...]) -> int:
     return sum((b - start) * stride for b, (start, _), stride in zip(base, box, array.strides, strict=True))
+
+
+def _taken(read: AnyArray, box: Region, move: Move) -> AnyArray:
+    """The elements of a region that a move takes, in any order: all of it, or a view."""
+    if move.elements == read.size:
+        return read
+    first = _from(read, _offset(read, box, move.source_base), read.dtype.itemsize)
+    counts = tuple(dim.count for dim in move.dims)
+    steps = tuple(dim.source_weight * read.strides[dim.source_axis] for dim in move.dims)
+    return np.lib.stride_tricks.as_strided(first, counts, steps, writeable=False)
 
 
 def _from(array: AnyArray, offset: int, width: int) -> AnyArray:

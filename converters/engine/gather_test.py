@@ -1,11 +1,13 @@
 """Random moves from random grids of chunks, against plain loops over elements."""
 
+import dataclasses
 import itertools
 import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -157,3 +159,24 @@ def test_slabs_cut_from_one_chunk_decode_it_once() -> None:
     array = ArrayPlan(TensorInfo("t", (rows, width), "float32"), (4, width), _PATH, (move,), 16 * width * 4)
     _, decoded = _gathered(array, source, 1 << 20)
     assert source.decoded == decoded == rows * width * 4
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    kind: str = "scale"
+    value: float = 0.25
+    factor_dtype: str = ""
+
+
+def test_values_wider_than_they_are_stored_come_in_parts_to_their_places() -> None:
+    rows, columns = 700, 500
+    stored = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns).astype(ml_dtypes.bfloat16)
+    dims = (Dim(rows, 0, 1, 1, 1), Dim(columns, 1, 1, 0, 1))
+    move = Move("x", "s", "t", (rows, columns), (columns, rows), (0, 0), (0, 0), dims, (), ())
+    path = ValuePath("bfloat16", "float32", "float32", (_Scale(),), (), recorded_dtype="bfloat16")
+    source = ChunkedSource(stored, (rows, columns))
+    array = ArrayPlan(TensorInfo("t", (columns, rows), "float32"), (columns, rows), path, (move,), stored.nbytes)
+    ((_, values),) = _gathered(array, source, 1 << 23)[0].items()
+    assert values.dtype == np.float32
+    for row, column in np.ndindex(rows, columns):
+        assert values[column, row] == np.float32(stored[row, column]) * 4

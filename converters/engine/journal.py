@@ -30,6 +30,8 @@ class UnitRecord:
         largest: for each source array that filled it: its largest magnitude as a bit pattern, and infinity's.
         residue: how many elements of it the residue holds.
         bytes: its size as stored.
+        overflowed: for each source array of which a finite value became infinite in the unit: the largest finite
+            magnitude, or infinity where decoding made it so.
     """
 
     array: str
@@ -38,6 +40,7 @@ class UnitRecord:
     largest: Mapping[str, tuple[int, int]]
     residue: int
     bytes: int
+    overflowed: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line."""
@@ -156,4 +159,5 @@ def _record(said: Mapping[str, Any]) -> UnitRecord:
         largest={str(name): (int(bits), int(infinity)) for name, (bits, infinity) in said["largest"].items()},
         residue=int(said["residue"]),
         bytes=int(said["bytes"]),
+        overflowed={str(name): float(magnitude) for name, magnitude in said["overflowed"].items()},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,19 +58,50 @@ def done(manifest: str, request: str) -> str:
 
 def is_complete(destination: Path, request: str) -> bool:
     """Whether a directory holds the whole output of a request: DONE, its manifest, and every file in its size."""
-    said = _object(destination / "DONE")
-    if said.get("request") != request:
+    if _object(destination / "DONE").get("request") != request:
         return False
+    files = _confirmed(destination)
+    return files is not None and all(_has_size(destination / name, entry) for name, entry in files.items())
+
+
+def doubt(root: Path, folder: str, arrays: Collection[str]) -> str:
+    """Why it is not certain that the files of an Orbax item are those that were written, in words; empty if it is.
+
+    Files at its top and those of the arrays are held against their digests, all others against their sizes: with OCDBT
+    the former name the files of data, whose names are random, so that other data has other names.
+
+    Args:
+        root: with the manifest.
+        folder: of the item, relative to it.
+        arrays: names of those that matter, whose files are folders of these names where there is no OCDBT.
+    """
+    files = _confirmed(root)
+    if files is None:
+        return f"no {FILE} that DONE confirms lies beside it"
+    there = {f"{folder}/{name}" for name in _files(root / folder)}
+    listed = {name for name in files if name.startswith(f"{folder}/")}
+    for name in sorted(there ^ listed):
+        return f"{name} is " + (f"not among the files that {FILE} lists" if name in there else "gone")
+    for name in sorted(listed):
+        first, *deeper = name.removeprefix(f"{folder}/").split("/")
+        certain = not deeper or first in arrays
+        if not _has_size(root / name, files[name]) or (
+            certain and file_digest(root / name) != files[name].get("blake3")
+        ):
+            return f"{name} is not the file that {FILE} lists"
+    return ""
+
+
+def _confirmed(root: Path) -> Mapping[str, Any] | None:
+    """The files that a manifest lists, None unless DONE confirms it."""
     try:
-        content = (destination / FILE).read_bytes()
+        content = (root / FILE).read_bytes()
     except OSError:
-        return False
-    if hashlib.sha256(content).hexdigest() != said.get("manifest_sha256"):
-        return False
-    files = _object(destination / FILE).get("files")
-    if not isinstance(files, dict):
-        return False
-    return all(_has_size(destination / name, entry) for name, entry in files.items())
+        return None
+    if hashlib.sha256(content).hexdigest() != _object(root / "DONE").get("manifest_sha256"):
+        return None
+    files = _object(root / FILE).get("files")
+    return files if isinstance(files, dict) else None
 
 
 def check_listed(root: Path, folder: str, *, digests: bool = True) -> None:

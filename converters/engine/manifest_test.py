@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import blake3
+import pytest
 
 from converters.engine import manifest
 
@@ -46,3 +47,45 @@ def test_without_done_nothing_is_complete(tmp_path: Path) -> None:
     assert not manifest.is_complete(tmp_path, "request")
     (tmp_path / "DONE").write_text("[" * 100_000)
     assert not manifest.is_complete(tmp_path, "request")
+
+
+def _item(folder: Path, *, ocdbt: bool) -> Path:
+    """An output whose item has a file at its top and data of two arrays, one of them `q`."""
+    items = folder / "0" / "items"
+    data = [f"d/{'7' * 32}"] if ocdbt else ["q/0.0", "k/0.0"]
+    for name in ("_METADATA", *data):
+        (items / name).parent.mkdir(parents=True, exist_ok=True)
+        (items / name).write_bytes(b"x" * 100)
+    text = manifest.describe(folder, {}, "request", 1)
+    (folder / manifest.FILE).write_text(text)
+    (folder / "DONE").write_text(manifest.done(text, "request"))
+    return items
+
+
+@pytest.mark.parametrize("ocdbt", [True, False])
+def test_an_item_that_nothing_touched_is_the_one_that_was_written(tmp_path: Path, ocdbt: bool) -> None:
+    _item(tmp_path, ocdbt=ocdbt)
+    assert manifest.doubt(tmp_path, "0/items", {"q"}) == ""
+
+
+@pytest.mark.parametrize("changed", ["_METADATA", "q/0.0"])
+def test_other_bytes_of_the_same_length_cast_doubt_on_an_item(tmp_path: Path, changed: str) -> None:
+    (_item(tmp_path, ocdbt=False) / changed).write_bytes(b"y" * 100)
+    assert changed in manifest.doubt(tmp_path, "0/items", {"q"})
+
+
+def test_other_files_or_lengths_cast_doubt_on_an_item(tmp_path: Path) -> None:
+    items = _item(tmp_path, ocdbt=True)
+    (items / "d" / ("8" * 32)).write_bytes(b"x")
+    assert "not among the files" in manifest.doubt(tmp_path, "0/items", {"q"})
+    (items / "d" / ("8" * 32)).unlink()
+    (items / "d" / ("7" * 32)).write_bytes(b"x" * 99)
+    assert "not the file" in manifest.doubt(tmp_path, "0/items", {"q"})
+    (items / "d" / ("7" * 32)).unlink()
+    assert "gone" in manifest.doubt(tmp_path, "0/items", {"q"})
+
+
+def test_an_item_beside_no_confirmed_manifest_is_in_doubt(tmp_path: Path) -> None:
+    _item(tmp_path, ocdbt=True)
+    (tmp_path / "DONE").write_text("{}")
+    assert "DONE" in manifest.doubt(tmp_path, "0/items", {"q"})

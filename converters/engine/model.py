@@ -96,6 +96,29 @@ def load(request: ConversionRequest, opened: Opened) -> Model:
     return Model(config, folder, record)
 
 
+def doubt(subject: Model, opened: Opened, residue: str) -> str:
+    """Why values under the source's operations may not come back bit for bit, in words; empty if they do.
+
+    Args:
+        subject: with the record.
+        opened: the source.
+        residue: what the run does with the record's.
+    """
+    record = subject.record
+    if record is None:
+        return "no record says what they were"
+    if residue == "drop":
+        return "--residue=drop leaves out what their arrays do not hold"
+    if not record.invertible:
+        return "its record does not promise it"
+    if opened.record_folder is None:
+        return ""  # of a published model, as Recast writes it
+    root = opened.record_folder.parent
+    if opened.items is None or not opened.items.is_relative_to(root):
+        return "its files are not those of an output"
+    return manifest.doubt(root, opened.items.relative_to(root).as_posix(), record.logical_dtypes.keys())
+
+
 def fingerprint(request: ConversionRequest, opened: Opened) -> str:
     """A digest of everything beside the weights that the output depends on: config, tokenizer, record, residue."""
     hasher = hashlib.sha256()

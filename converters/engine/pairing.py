@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from converters.engine import allocator, binding, drivers, kept, manifest, model, naming, train_state, values
 from converters.engine import record as record_lib
@@ -23,9 +23,11 @@ from converters.engine.naming import Naming
 from converters.engine.record import ConversionRecord
 from converters.engine.request import AUTO, ConversionRequest
 from converters.engine.train_state import Tree
+from converters.quantized.source import DecodingSource
 from mappings import catalog
 from mappings.language.family import Family
 from mappings.language.layout import Layout
+from mappings.language.regions import Move
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
 from validators import hf_config, quantization
 
@@ -41,12 +43,14 @@ class Checkpoint:
         format: of its layout.
         opened: its files.
         record: of the conversion that made it, if it is an output of one.
+        stored: its files as they are, where `opened` decodes them.
     """
 
     path: Path
     format: str
     opened: Opened
     record: ConversionRecord | None
+    stored: Opened | None = None
 
     @property
     def logical_dtypes(self) -> Mapping[str, str]:
@@ -94,22 +98,66 @@ def opened_checkpoint(path: Path) -> Iterator[Checkpoint]:
 
 
 def plain(first: Checkpoint, second: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
-    """Both sides as plain arrays: what is quantised is decoded, to the dtype that the other side has most of.
+    """Both sides as plain arrays: what is quantised is decoded, to the dtype that its config names.
+
+    Once the arrays of both sides are matched, `alike` takes the dtype of the other side instead.
 
     Raises:
         RecastError: everything that is wrong with a config that announces codes, or with the codes.
     """
-    return _plain(first, second), _plain(second, first)
+    return _plain(first), _plain(second)
 
 
-def _plain(side: Checkpoint, other: Checkpoint) -> Checkpoint:
+def _plain(side: Checkpoint) -> Checkpoint:
     config = _config_of(side)
     if quantization.announced(config) is None:
         return side
     raise_all(quantization.check(config))
-    dtypes = Counter(info.dtype for info in other.opened.source.tensors.values() if info.dtype in values.FLOAT_DTYPES)
-    dtype = dtypes.most_common(1)[0][0] if dtypes and not quantization.announced(_config_of(other)) else AUTO
-    return dataclasses.replace(side, opened=drivers.decoded(side.opened, config, dtype))
+    return dataclasses.replace(side, opened=drivers.decoded(side.opened, config, AUTO), stored=side.opened)
+
+
+def alike(first: Checkpoint, second: Checkpoint, moves: Sequence[Move] | None = None) -> tuple[Checkpoint, Checkpoint]:
+    """Both sides as `plain` gives them, but what only one of them decodes in the dtype that the other keeps it in.
+
+    Args:
+        first: one side.
+        second: the other.
+        moves: from the first to the second; without them, arrays of one name are the same.
+    """
+    if (first.stored is None) == (second.stored is None):
+        return first, second
+    if moves is None:
+        pairs = [_Pair(name, name, False) for name in first.opened.source.tensors]
+    else:
+        pairs = [_Pair(move.source, move.target, bool(move.source_ops or move.target_ops)) for move in moves]
+    if second.stored is None:
+        return _like(first, second, pairs), second
+    return first, _like(second, first, [_Pair(pair.other, pair.name, pair.changed) for pair in pairs])
+
+
+class _Pair(NamedTuple):
+    """An array of one side, one of the other that holds its values, and whether an operation lies between the two."""
+
+    name: str
+    other: str
+    changed: bool
+
+
+def _like(side: Checkpoint, other: Checkpoint, pairs: Iterable[_Pair]) -> Checkpoint:
+    """A side decoded to the dtype in which most of its decoded arrays lie on the other side."""
+    source, there = side.opened.source, other.opened.source.tensors
+    if side.stored is None or not isinstance(source, DecodingSource):
+        return side
+    found = [pair for pair in dict.fromkeys(pairs) if pair.other in there]
+    decoded = [pair for pair in found if pair.name in source.stored]
+    # Arrays that are as wide as a folded constant needs say nothing, nor do those that were never codes.
+    dtypes = [there[pair.other].dtype for pair in decoded if not pair.changed]
+    dtypes = dtypes or [there[pair.other].dtype for pair in found if not pair.changed]
+    counted = Counter(dtype for dtype in dtypes if dtype in values.FLOAT_DTYPES)
+    if not counted:
+        return side
+    dtype = counted.most_common(1)[0][0]
+    return dataclasses.replace(side, opened=drivers.decoded(side.stored, _config_of(side), dtype))
 
 
 def _config_of(side: Checkpoint) -> Mapping[str, Any]:
@@ -212,8 +260,8 @@ def compose(
         second: the other.
         source: layout of the first.
         target: layout of the second.
-        initialise: where only the second side has training state, whether it must be that with which an optimizer
-            starts.
+        initialise: where only the second side has training state, or it has a new one, whether it must be that with
+            which an optimizer starts.
 
     Raises:
         RecastError: as `binding.compose` and `train_state`.
@@ -226,12 +274,22 @@ def compose(
     if not first.format == second.format == MAXTEXT:
         return sides
     ours, theirs = _tree(first), _tree(second)
-    if ours.has_state and theirs.has_state:
-        return train_state.keep(sides, ours, theirs.step)
     if theirs.has_state and initialise:
         dtypes = {name: info.dtype for name, info in theirs.tensors.items()}
-        return train_state.initialise(sides, ours, dtypes, theirs.step)
+        new = train_state.initialise(sides, ours, dtypes, theirs.step)
+        if not ours.has_state or _is_new(new, second, theirs):
+            return new
+    if ours.has_state and theirs.has_state:
+        return train_state.keep(sides, ours, theirs.step)
     return train_state.strip(sides, ours, theirs.step)
+
+
+def _is_new(new: Sides, checkpoint: Checkpoint, tree: Tree) -> bool:
+    """Whether a training state was made anew: as recorded, or where no record says as its headers and counts look."""
+    recorded = checkpoint.record.training_state if checkpoint.record else ""
+    if recorded:
+        return recorded == "initialise"
+    return train_state.looks_new(new, tree, lambda name: int(checkpoint.opened.source.read(name, ())))
 
 
 def has_state(checkpoint: Checkpoint) -> bool:

@@ -160,7 +160,8 @@ class Plan:
     @property
     def logical_dtypes(self) -> dict[str, str]:
         """For each array whose values are changed: their dtype before that, which the way back must know."""
-        return {name: array.path.logical_dtype for name, array in self.arrays.items() if array.path.target_ops}
+        changed = {name: array.path for name, array in self.arrays.items() if array.path.target_ops}
+        return {name: path.recorded_dtype or path.logical_dtype for name, path in changed.items()}
 
     def units(self) -> Iterable[Unit]:
         """All units, array by array."""
@@ -181,7 +182,8 @@ class Plan:
 def widths(path: ValuePath) -> tuple[int, ...]:
     """Bytes of an element in each buffer that a unit holds."""
     stored = values.itemsize(path.target_dtype)
-    if path.moves_bytes:
+    as_gathered = bool(path.source_ops) and not path.target_ops and path.logical_dtype == path.target_dtype
+    if path.moves_bytes or as_gathered:
         return (stored,)
     return (stored, values.itemsize(path.source_dtype), values.itemsize(path.logical_dtype))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -126,12 +127,22 @@ def render(planned: Planned) -> str:
 def write(message: plan_pb2.Plan, path: Path) -> None:
     """Writes the plan as JSON, in a directory that is made if it is not there.
 
+    An earlier plan is replaced as a whole or not at all, and a link by the plan: where it leads stays as it is.
+
     Raises:
         RecastError: what the storage said.
     """
+    text = json_format.MessageToJson(message, preserving_proto_field_name=True) + "\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json_format.MessageToJson(message, preserving_proto_field_name=True) + "\n", "utf-8")
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with draft.open("x", encoding="utf-8") as file:
+                file.write(text)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _row(arrays: Sequence[ArrayPlan]) -> tuple[str, ...]:

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,8 +130,23 @@ def test_the_file_gives_the_message_back(tmp_path: Path) -> None:
     assert '"bytes_in": "1000"' in path.read_text("utf-8")
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").symlink_to("/dev/full")
+def test_a_full_disk_is_named_and_the_earlier_plan_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("earlier")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(RecastError) as caught:
-        plan_document.write(_document(_array("a", (5,), (1,))), tmp_path / "plan.json")
+        plan_document.write(_document(_array("a", (5,), (1,))), path)
     assert [found.id for found in caught.value.diagnostics] == ["DISK_FULL"]
+    assert [(kept.name, kept.read_text()) for kept in tmp_path.iterdir()] == [("plan.json", "earlier")]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "plan.json").symlink_to("other")
+    plan_document.write(_document(_array("a", (5,), (1,))), tmp_path / "plan.json")
+    assert (tmp_path / "other").read_text() == "mine"
+    assert not (tmp_path / "plan.json").is_symlink()

@@ -139,11 +139,18 @@ def _how(path: ValuePath) -> str:
         return f"{path.target_dtype} encoded in fewer bits"
     if _folds(path):
         return f"a constant changes its values, and what {path.target_dtype} rounds of them is not kept"
-    if path.source_ops and path.logical_dtype == path.target_dtype:
+    if _undoes(path):
+        if path.recorded_dtype:
+            return "a constant is taken out of its values, which may have changed since they were written"
         return "a constant is taken out of its values, and nothing records in which dtype they were before"
     if not path.source_ops and values.widens(path.source_dtype, path.logical_dtype):
         return f"decoded from codes, and rounded to {path.source_dtype}"
     return f"{path.source_dtype} rounded to {path.logical_dtype if path.target_ops else path.target_dtype}"
+
+
+def _undoes(path: ValuePath) -> bool:
+    """Whether an array is rounded for nothing but the constant that is taken out of its values."""
+    return bool(path.source_ops) and values.widens(path.recorded_dtype or path.logical_dtype, path.target_dtype)
 
 
 def _folds(path: ValuePath) -> bool:
@@ -157,8 +164,8 @@ def _cure(path: ValuePath, precision: Precision) -> str:
     if path.exactness == "LOSSY":
         return "Leave --require_exact or --requantize out."
     if not _folds(path):
-        undone = bool(path.source_ops) and path.logical_dtype == path.target_dtype
-        return "Leave --require_exact out." if undone or path.logical_dtype == "float32" else ""
+        widest = (path.recorded_dtype or path.logical_dtype) == "float32"
+        return "Leave --require_exact out." if _undoes(path) or widest else ""
     other = ", or --exactness=invertible without --residue=drop" if precision.as_requested else ""
     return f"Leave --require_exact out, or pass --residue=keep{other}."
 
@@ -198,7 +205,7 @@ class _Maker:
     def array(self, name: str, moves: Sequence[Move]) -> ArrayPlan:
         """The plan of one array, from the moves that fill it."""
         source, spec = self._source, self._sides.target.arrays[name]
-        path = _path(name, moves, self._sides, source.tensors, self._precision, self._recorded)
+        path = path_of(name, moves, self._sides, source.tensors, self._precision, self._recorded)
         reads = {move.source for move in moves}
         if any(exactness_of(source, read) != "EXACT" for read in reads):
             path = dataclasses.replace(path, exactness=values.worse(path.exactness, "ROUNDING"))
@@ -273,7 +280,7 @@ def _box(
     return grids.slab(spec.shape, aligned, itemsize, min(limit, _COLUMNS_LIMIT))
 
 
-def _path(
+def path_of(
     name: str,
     moves: Sequence[Move],
     sides: Sides,
@@ -281,6 +288,7 @@ def _path(
     precision: Precision,
     recorded: Mapping[str, str],
 ) -> ValuePath:
+    """What happens to the values of an array that moves fill."""
     spec = sides.target.arrays[name]
     fixed = sides.state.dtypes.get(name) if sides.state is not None else None
     if fixed is not None:

@@ -21,6 +21,8 @@ class Precision:
         residue: keep, drop or refuse.
         original: with `auto`, the dtype of each original tensor by name; `default` for the others.
         default: dtype where nothing is recorded; empty for that of each tensor as it is stored.
+        untouched: whether the source is, to the bit, what the conversion wrote that recorded how values were before,
+            with everything that the way back needs.
     """
 
     dtype: str
@@ -28,6 +30,7 @@ class Precision:
     residue: str = "keep"
     original: Mapping[str, str] = dataclasses.field(default_factory=dict)
     default: str = "float32"
+    untouched: bool = False
 
     def of(self, target: str, stored: str = "float32") -> str:
         """The dtype that the run asks for in the array `target`, whose values are stored in the dtype `stored`.
@@ -69,7 +72,9 @@ def choose(
     """
     asked = source_dtype if keep_dtype and not precision.as_requested else precision.of(target, source_dtype)
     if source_ops:
-        return _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded)
+        path = _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded)
+        comes_back = precision.untouched and recorded and values.widens(recorded, asked) and not target_ops
+        return dataclasses.replace(path, exactness="EXACT" if comes_back else "ROUNDING")
     if not target_ops:
         asked = peer_dtype if peer_dtype and precision.as_requested else asked
         exactness = "EXACT" if values.widens(source_dtype, asked) else "ROUNDING"
@@ -82,10 +87,11 @@ def choose(
 def _undoing(
     source_dtype: str, asked: str, source_ops: tuple[Operation, ...], target_ops: tuple[Operation, ...], recorded: str
 ) -> ValuePath:
-    """The way back: exact to the bit where the record says what the values were rounded to before."""
-    logical = recorded or asked
-    exactness = "EXACT" if recorded and values.widens(logical, asked) and not target_ops else "ROUNDING"
-    return ValuePath(source_dtype, logical, asked, source_ops, target_ops, exactness)
+    """The way back: to what is recorded; in float32 where the output, or its constants, could show more than that."""
+    narrow = recorded and values.itemsize(recorded) < values.itemsize("float32")
+    each = narrow and (asked != recorded or target_ops)
+    logical = "float32" if each else recorded or asked
+    return ValuePath(source_dtype, logical, asked, source_ops, target_ops, recorded_dtype=recorded)
 
 
 def _as_the_peer(source_dtype: str, stored: str, ops: tuple[Operation, ...], residue: str) -> ValuePath:

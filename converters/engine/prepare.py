@@ -43,7 +43,11 @@ _NODE_BYTES = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """All that is known before the first byte is written."""
+    """All that is known before the first byte is written.
+
+    `doubt` says why values under the source's operations may not come back bit for bit; empty if they do, or if there
+    are none.
+    """
 
     opened: Opened
     model: Model
@@ -52,6 +56,7 @@ class Prepared:
     plan: Plan
     residue: residue_lib.Residue
     form: Form | None = None
+    doubt: str = ""
 
 
 def prepare(
@@ -109,9 +114,12 @@ def prepare(
             grid_of_earlier_run,
             form,
         )
-        precision = requantizing.refined(_precision(request, subject), form, sides.composition.produced)
+        doubt = _doubt(request, opened, subject, sides)
+        precision = dataclasses.replace(precision_of(request, subject), untouched=not doubt)
+        precision = requantizing.refined(precision, form, sides.composition.produced)
         plan = planning.make(sides, opened.source, precision, subject.logical_dtypes, grid)
         plan = requantizing.sized(plan, form)
+        step.lines.extend(_doubtful(plan, doubt))
         if request.require_exact:
             planning.check_exactness(plan, precision)
         step.lines.extend(_plan_lines(plan, opened.source))
@@ -119,7 +127,7 @@ def prepare(
     if not request.plan_only:
         with report.step("preflight"):
             _preflight(request, opened, plan)
-    return Prepared(opened, subject, named, sides, plan, residue, form)
+    return Prepared(opened, subject, named, sides, plan, residue, form, doubt)
 
 
 def _bind(request: ConversionRequest, opened: Opened, subject: Model, named: Naming) -> Sides:
@@ -193,7 +201,25 @@ def _refuse_undecided(options: Mapping[str, tuple[object, ...]]) -> None:
     )
 
 
-def _precision(request: ConversionRequest, subject: Model) -> Precision:
+def _doubt(request: ConversionRequest, opened: Opened, subject: Model, sides: Sides) -> str:
+    if not restacking.applies(request) and not any(move.source_ops for move in sides.composition.moves):
+        return ""
+    return model.doubt(subject, opened, request.residue)
+
+
+def _doubtful(plan: Plan, doubt: str) -> list[str]:
+    """What a doubt means for the arrays whose values were recorded."""
+    count = sum(bool(array.path.source_ops and array.path.recorded_dtype) for array in plan.arrays.values())
+    if not count or not doubt:
+        return []
+    return [
+        f"{count} arrays under a folded constant are ROUNDING: {doubt}; elements that nothing changed come back to the "
+        "bit, the others as float32 has them"
+    ]
+
+
+def precision_of(request: ConversionRequest, subject: Model) -> Precision:
+    """What a request asks for in the arrays of a model."""
     return Precision(
         dtype=request.dtype,
         as_requested=request.exactness == "as_requested",

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from converters.engine import residue as residue_lib
-from converters.engine.execute import Executor
+from converters.engine.execute import Executor, Outcome
 from converters.engine.memory_guard import MemoryGuard
 from converters.engine.plan import Plan
 from converters.engine.values import AnyArray
@@ -20,7 +20,7 @@ Visit = Callable[[str, Region, AnyArray], None]
 
 def each_region(
     plan: Plan, source: Source, residue: residue_lib.Residue, budget: int, visit: Visit, progress: str
-) -> None:
+) -> Outcome:
     """Calls `visit` for all regions of a plan, each once.
 
     Args:
@@ -30,6 +30,9 @@ def each_region(
         budget: bytes of buffers, for what `visit` reads as well.
         visit: what is done with each region.
         progress: one of `reporting.progress.MODES`.
+
+    Returns:
+        What was seen of the source's values.
 
     Raises:
         RecastError: OUT_OF_MEMORY before the kernel would kill the process, and what `source` and `visit` raise.
@@ -45,7 +48,7 @@ def each_region(
         recorded=lambda record: shown.advance(record.bytes),
     )
     with MemoryGuard(executor.stop, budget=budget), shown:
-        executor.run()
+        return executor.run()
 
 
 class _Onlooker:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.engine.values import FLOAT_DTYPES
+from converters.formats.dtypes import NAMES
 from mappings import strict_json
 from reporting.diagnostics import RecastError
 
@@ -17,8 +18,7 @@ FILE = "conversion.json"
 RESIDUE_FILE = "residue.safetensors"
 _SCHEMA = 1
 _LIMIT = 256 << 20
-# What arrays that are no weights may be of: steps, counts, buffers.
-_OTHER_DTYPES = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
+_TRAINING_STATES = ("", "keep", "strip", "initialise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,10 @@ class ConversionRecord:
         source_dtypes: dtype of each array of the source, by name.
         logical_dtypes: for each array of the output whose values were changed: the dtype of the values before that.
         step: number of the training step that the output stands for.
+        training_state: between MaxText checkpoints what became of it: `keep`, `strip` or `initialise`; else, and in
+            records that do not say, empty.
+        invertible: whether the output, as it was written, holds all that gives those values back bit for bit; not where
+            the residue was dropped, where nobody could say it of the source, and in records that do not say.
     """
 
     family: str
@@ -44,6 +48,8 @@ class ConversionRecord:
     source_dtypes: Mapping[str, str]
     logical_dtypes: Mapping[str, str]
     step: int = 0
+    training_state: str = ""
+    invertible: bool = False
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -67,6 +73,8 @@ def read(folder: Path) -> ConversionRecord | None:
         raise _invalid(path, f"is not JSON ({error})") from error
     if not isinstance(data, dict) or data.pop("schema", None) != _SCHEMA:
         raise _invalid(path, f"is not of schema {_SCHEMA}")
+    data.setdefault("training_state", "")
+    data.setdefault("invertible", False)
     expected = {field.name for field in dataclasses.fields(ConversionRecord)}
     if set(data) != expected:
         raise _invalid(path, f"has the fields {sorted(data)}, not {sorted(expected)}")
@@ -74,13 +82,17 @@ def read(folder: Path) -> ConversionRecord | None:
     texts = ("family", "model_name", "source_format", "target_format")
     if not all(isinstance(data[name], dict) for name in tables):
         raise _invalid(path, "has a table that is not an object")
-    if not all(isinstance(data[name], str) for name in texts) or type(data["step"]) is not int:
+    rightly = all(isinstance(data[name], str) for name in texts) and isinstance(data["invertible"], bool)
+    if not rightly or type(data["step"]) is not int:
         raise _invalid(path, "has a field of the wrong type")
+    if data["training_state"] not in _TRAINING_STATES:
+        raise _invalid(path, f"says of the training state {data['training_state']!r}")
     for name in ("source_options", "target_options"):
         if not all(isinstance(value, str | bool | int) for value in data[name].values()):
             raise _invalid(path, f"has an option in {name} that is no text, number or truth value")
     _check_dtypes(path, "logical_dtypes", data["logical_dtypes"], FLOAT_DTYPES)
-    _check_dtypes(path, "source_dtypes", data["source_dtypes"], (*FLOAT_DTYPES, *_OTHER_DTYPES))
+    # Records name arrays that are no weights, too: steps, counts, moments, buffers.
+    _check_dtypes(path, "source_dtypes", data["source_dtypes"], NAMES)
     return ConversionRecord(**data)
 
 

@@ -14,7 +14,7 @@ RECORD = ConversionRecord(
     target_format="maxtext",
     source_options={},
     target_options={"scan": True, "rope": "interleaved"},
-    source_dtypes={"model.norm.weight": "bfloat16", "step": "int64"},
+    source_dtypes={"model.norm.weight": "bfloat16", "step": "int64", "opt_state.0.mu.norm.scale": "float8_e4m3fn"},
     logical_dtypes={"q": "bfloat16"},
 )
 
@@ -29,6 +29,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert record.read(_written(tmp_path)) == RECORD
 
 
+def test_a_record_that_does_not_say_so_promises_no_way_back(tmp_path: Path) -> None:
+    data = json.loads(RECORD.to_json())
+    del data["invertible"]
+    (tmp_path / record.FILE).write_text(json.dumps(data))
+    assert record.read(tmp_path) == RECORD
+    assert not RECORD.invertible
+
+
 def test_no_record_is_none(tmp_path: Path) -> None:
     assert record.read(tmp_path) is None
 
@@ -40,10 +48,12 @@ def test_no_record_is_none(tmp_path: Path) -> None:
         {"extra": 1},
         {"family": 3},
         {"step": True},
+        {"invertible": 1},
+        {"training_state": "lost"},
         {"source_dtypes": []},
         {"logical_dtypes": {"q": "int8"}},
         {"logical_dtypes": {"q": ["bfloat16"]}},
-        {"source_dtypes": {"q": "float8_e5m2"}},
+        {"source_dtypes": {"q": "complex64"}},
         {"target_options": {"rope": {}}},
     ],
 )

@@ -93,6 +93,9 @@ def asked(request: ConversionRequest, opened: Opened, subject: Model, sides: Sid
     if opened.record_folder is None or not (opened.record_folder / FILE).is_file():
         raise _refused(f"nothing beside this checkpoint ({record_lib.FOLDER}/{FILE}) says which arrays were codes.")
     names = _recorded(opened.record_folder / FILE)
+    others = sorted(set(names.values()) - {str(weights)})
+    if others:
+        raise _refused(f"only {FLOAT8} in blocks is encoded, and the original was stored as {'; '.join(others)}.")
     strange = sorted(name for name in names if name not in sides.composition.produced)
     if strange:
         raise _refused(f"{strange[0]} was stored as codes, and this output has no array of that name.")

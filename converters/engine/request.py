@@ -25,6 +25,7 @@ class ConversionRequest:
         destination: directory for the output.
         source_format: layout name of the source, `target_format` of the output.
         dtype: dtype of the output's weights, or `auto` for that of each original tensor.
+        dtype_flag: name of the flag that says so; empty where none does.
         model_name: published name or layout name; empty to take what the files say.
         source_options: layout options given for the source, `target_options` for the output.
         exactness: `invertible` or `as_requested`.
@@ -81,11 +82,12 @@ class ConversionRequest:
     progress: str = "auto"
     plan_only: bool = False
     plan_file: Path | None = None
+    dtype_flag: str = ""
 
     def digest(self, fingerprint: str) -> str:
         """What two runs share that would write the same output from a source of this fingerprint."""
         said = dataclasses.asdict(self)
-        for name in ("overwrite", "memory_budget", "destination", "progress", "plan_only", "plan_file"):
+        for name in ("overwrite", "memory_budget", "destination", "progress", "plan_only", "plan_file", "dtype_flag"):
             del said[name]
         said["source"] = str(self.source.resolve())
         said["config_path"] = str(self.config_path.resolve()) if self.config_path else ""

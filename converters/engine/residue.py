@@ -327,7 +327,8 @@ class Residue:
             array: the array's name.
             box: the region that both arrays hold.
             stored: the region as read.
-            logical: writable, C-contiguous, the same region after the inverse operations.
+            logical: writable, C-contiguous, the same region after the inverse operations, in a dtype that holds the
+                values of the recorded one; else nothing is done.
         """
         applied, stale = self.peek(array, box, stored, logical)
         with self._lock:
@@ -338,7 +339,7 @@ class Residue:
         """Does what `patch` does without counting; returns how many entries applied and how many were stale."""
         applied = stale = 0
         for part in self.meeting(array, box):
-            if logical.dtype != values.dtype_of(part.original_dtype):
+            if not values.widens(part.original_dtype, str(logical.dtype)):
                 continue
             for positions, where in part.inside(box):
                 local = tuple(axis - start for axis, (start, _) in zip(where, box, strict=True))
@@ -353,6 +354,7 @@ def _patch(part: Part, positions: AnyArray, local: tuple[AnyArray, ...], stored:
     same = _bits(np.asarray(stored[local])).reshape(-1) == part.stored[positions]
     original = part.original[positions][same]
     if original.size:
+        original = _bits(original.view(values.dtype_of(part.original_dtype)).astype(logical.dtype))
         # A single number takes no array, not even of one.
         _bits(logical)[tuple(axis[same] for axis in local)] = original if local else original[-1]
     return int(original.size)

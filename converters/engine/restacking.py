@@ -65,7 +65,9 @@ def bind(request: ConversionRequest, opened: Opened, subject: Model) -> tuple[Na
     return named, dataclasses.replace(sides, state=dataclasses.replace(sides.state, undecided=undecided))
 
 
-def record(request: ConversionRequest, sides: Sides, plan: Plan, subject: Model, named: Naming) -> ConversionRecord:
+def record(
+    request: ConversionRequest, sides: Sides, plan: Plan, subject: Model, named: Naming, *, invertible: bool
+) -> ConversionRecord:
     """What the way back from the output must know: what the source's own record says, by the output's names."""
     old = subject.record
     state = sides.state
@@ -88,6 +90,8 @@ def record(request: ConversionRequest, sides: Sides, plan: Plan, subject: Model,
         source_dtypes=dict(subject.source_dtypes),
         logical_dtypes=logical,
         step=state.step if state is not None else 0,
+        training_state="initialise" if request.init_train_state else request.train_state,
+        invertible=invertible,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from converters.engine import checks, drivers, requantizing, tensor_scales
+from converters.engine import checks, drivers, overflow, requantizing, tensor_scales
 from converters.engine import record as record_lib
 from converters.engine import residue as residue_lib
 from converters.engine.execute import Executor, Outcome
@@ -95,6 +95,7 @@ def run(
                     outcome = executor.run()
         outcome.resumed_bytes = requantizing.bytes_of(records, plan, prepared.form)
         _check_residue(request, outcome)
+        _check_overflow(request, prepared, outcome, step)
         sink.commit()
         guard.check()
     except BaseException:
@@ -149,6 +150,14 @@ def _check_residue(request: ConversionRequest, outcome: Outcome) -> None:
             for name, count in sorted(outcome.residue_elements.items())
         ]
     )
+
+
+def _check_overflow(request: ConversionRequest, prepared: Prepared, outcome: Outcome, step: StepRecord) -> None:
+    """Warns of finite values that became infinite, and refuses them where the output was to be exact."""
+    warned = overflow.warnings(request, prepared, outcome)
+    step.diagnostics.extend(warned)
+    if request.require_exact:
+        raise_all(overflow.refusals(warned, outcome))
 
 
 def _value_warnings(prepared: Prepared, outcome: Outcome) -> list[Diagnostic]:

@@ -117,8 +117,9 @@ def _element(array: ArrayPlan, at: tuple[int, ...], source: ElementReader) -> np
     box = tuple((n, n + 1) for n in at)
     for part in array.parts_in(box):
         read = source.elements(part.source, np.array([part.source_base], np.int64))
-        logical = values.decode(np.ascontiguousarray(read), array.path.source_ops, array.path.logical_dtype)
-        return np.float32(values.encode(logical, array.path.target_ops, array.path.target_dtype)[0])
+        path = array.path
+        logical = values.decode(np.ascontiguousarray(read), path.source_ops, path.logical_dtype, path.recorded_dtype)
+        return np.float32(values.encode(logical, path.target_ops, path.target_dtype)[0])
     return np.float32(0)
 
 

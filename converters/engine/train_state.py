@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
-from converters.engine import mirrors
+from converters.engine import maxtext_roots, mirrors
 from converters.engine.binding import Sides
 from converters.engine.carried_state import CarriedState
 from converters.engine.kept import own_of
 from converters.engine.mirrors import Mirror
 from converters.formats.base import TensorInfo
+from converters.formats.dtypes import NAMES, unsupported
 from converters.formats.json_files import printable
 from converters.formats.orbax_extended import Extended
 from converters.formats.orbax_metadata import DICT_KEY, SEQUENCE_KEY, Leaf
@@ -74,14 +75,14 @@ def keep(sides: Sides, tree: Tree, step: int | None = None) -> Sides:
         step: number of the output's directory, if not the source's.
 
     Raises:
-        RecastError: TRAIN_STATE_INCOMPLETE, TRAIN_STATE_NOT_RESTACKABLE, CANNOT_STACK.
+        RecastError: TRAIN_STATE_INCOMPLETE, TRAIN_STATE_NOT_RESTACKABLE, CANNOT_STACK, DTYPE_NOT_SUPPORTED.
     """
     weights = _weights(sides, tree)
     others = [name for name in tree.tensors if name not in weights]
     found = mirrors.find(weights, sides.source.source.node.root, others, _nodes(tree.leaves, tree.tensors))
-    raise_all(_incomplete(found))
+    raise_all([*_incomplete(found), *_unsupported(tree.tensors[name] for name in others)])
     extension = _Extension(sides, tree, weights)
-    extension.add_weights()
+    extension.add_weights(own_root=True)
     placed: set[str] = set()
     for mirror in found:
         placed |= extension.add_mirror(mirror)
@@ -101,7 +102,8 @@ def strip(sides: Sides, tree: Tree, step: int | None = None) -> Sides:
     number = _number(step, tree)
     extension = _Extension(sides, tree, weights)
     extension.add_weights()
-    keeps_step = _STEP in tree.tensors and not tree.tensors[_STEP].shape
+    own = tree.tensors.get(_STEP)
+    keeps_step = own is not None and not own.shape and own.dtype in NAMES
     if keeps_step:
         extension.carry(_STEP)
     extension.add_leaf(_OPTIMIZER, Leaf((_OPTIMIZER,), (DICT_KEY,), "Dict", skip=True))
@@ -141,6 +143,22 @@ def initialise(sides: Sides, tree: Tree, dtypes: Mapping[str, str], step: int | 
     return extension.result(step or 0, {})
 
 
+def looks_new(new: Sides, tree: Tree, count: Callable[[str], int]) -> bool:
+    """Whether a tree has the arrays of a new training state and no others, and its counts are zero.
+
+    Args:
+        new: the sides with a new training state.
+        tree: the one in question.
+        count: reads a scalar of it.
+    """
+    dtypes = new.state.dtypes if new.state is not None else {}
+    found = {name: info.dtype for name, info in tree.tensors.items() if name in dtypes or not _is_weight(new, name)}
+    shapes = {name: new.target.arrays[name].shape for name in dtypes}
+    if found != dtypes or any(tree.tensors[name].shape != shape for name, shape in shapes.items()):
+        return False
+    return not any(count(name) for name, shape in shapes.items() if not shape)
+
+
 def masked(source: Layout, header: Mapping[str, TensorInfo], leaves: Mapping[str, Leaf]) -> frozenset[str]:
     """Names in a training state for which an empty node stands, since an optimizer was given other weights only."""
     own = own_of(header)
@@ -169,14 +187,28 @@ class _Extension:
         self._extended: dict[str, Mapping[str, Any]] = {}
         self._found: list[Diagnostic] = []
 
-    def add_weights(self) -> None:
-        """Gives the weights of the output the keys that those of the source have, by name and beyond it."""
+    def add_weights(self, own_root: bool = False) -> None:
+        """Gives the weights of the output the keys that those of the source have, by name and beyond it.
+
+        Args:
+            own_root: whether they lie where the source has them, else below `params` and `params`, as MaxText's do.
+        """
+        root = maxtext_roots.own_root(self._tree.leaves)
+        if root is not None and not own_root:
+            place = ".".join((*(key for key, _ in root), "*"))
+            self.note("RENAMED", place, f"written as {maxtext_roots.ROOT}*, where MaxText's own runs keep parameters")
         for target in self._sides.composition.produced:
             if is_kept(target):
                 continue
-            sources = [move.source for move in self._feeds[target]]
-            tail = _tail(sources[0], self._tree.leaves.get(sources[0])) if sources else ()
-            self._leaves[target] = _leaf((*((key, DICT_KEY) for key in target.split(".")), *tail))
+            moves = self._feeds[target]
+            origin, name = (moves[0].source, target) if moves else ("", target)
+            leaf = self._tree.leaves.get(origin)
+            head: maxtext_roots.Keys = ()
+            if root is not None and own_root:
+                head, name, origin = root, _path(target), _path(origin)
+                leaf = maxtext_roots.below(leaf, root) if leaf is not None else None
+            tail = _tail(origin, leaf) if root is None or own_root else ()
+            self._leaves[target] = _leaf((*head, *((key, DICT_KEY) for key in name.split(".")), *tail))
 
     def add_mirror(self, mirror: Mirror) -> set[str]:
         """Moves a mirror as the weights move; returns the names of the source that this accounts for."""
@@ -373,6 +405,11 @@ class _Extension:
         self._produced.append(name)
 
 
+def _is_weight(sides: Sides, name: str) -> bool:
+    array = sides.target.arrays.get(name)
+    return array is not None and not array.mirror
+
+
 def _weights(sides: Sides, tree: Tree) -> dict[str, tuple[int, ...]]:
     return {
         name: tree.tensors[name].shape
@@ -399,6 +436,11 @@ def _incomplete(found: Iterable[Mirror]) -> list[Diagnostic]:
             reason = f"{mirror.prefix} has arrays for some weights, but lacks {listed}{more}."
             out.append(Diagnostic("TRAIN_STATE_INCOMPLETE", reason, subject=mirror.prefix))
     return out
+
+
+def _unsupported(infos: Iterable[TensorInfo]) -> Iterator[Diagnostic]:
+    remedy = "`maxtext-to-maxtext --train_state=strip` leaves the training state out."
+    return (unsupported(info.name, info.dtype, remedy) for info in infos if info.dtype not in NAMES)
 
 
 def _grouped(names: Iterable[str], weights: Iterable[str], root: str) -> Iterator[tuple[str, int]]:
@@ -447,6 +489,10 @@ def _head(leaf: Leaf, prefix: str) -> tuple[tuple[str, int], ...]:
         if ".".join(leaf.keys[:count]) == prefix:
             return tuple(zip(leaf.keys[:count], leaf.key_types[:count], strict=True))
     raise AssertionError(f"{leaf.keys} does not begin with {prefix}")
+
+
+def _path(name: str) -> str:
+    return name.removeprefix(maxtext_roots.ROOT)
 
 
 def _tail(name: str, leaf: Leaf | None) -> tuple[tuple[str, int], ...]:

@@ -89,6 +89,8 @@ class ValuePath:
         target_ops: the target format's operations; applied first to last.
         exactness: EXACT, INVERTIBLE, ROUNDING or LOSSY.
         residue: whether single elements that do not come back are looked for.
+        recorded_dtype: of the values before the source's operations, as recorded; empty where nothing says. Later
+            changes may have left values of a wider dtype, so each element is looked at: see `decode`.
     """
 
     source_dtype: str
@@ -98,6 +100,7 @@ class ValuePath:
     target_ops: tuple[Operation, ...] = ()
     exactness: str = "EXACT"
     residue: bool = False
+    recorded_dtype: str = ""
 
     @property
     def moves_bytes(self) -> bool:
@@ -124,22 +127,68 @@ def worse(*classes: str) -> str:
     return max(classes, key=lambda name: _RANK[name])
 
 
-def decode(stored: AnyArray, ops: Sequence[Operation], logical_dtype: str) -> AnyArray:
-    """Undoes operations: a new C-contiguous array of logical values, or the input where nothing changes."""
+def decode(stored: AnyArray, ops: Sequence[Operation], logical_dtype: str, recorded_dtype: str = "") -> AnyArray:
+    """Undoes operations: a new C-contiguous array of logical values, or the input where nothing changes.
+
+    Args:
+        stored: the values after the operations.
+        ops: undone last to first.
+        logical_dtype: of the result.
+        recorded_dtype: dtype that the values may have had before the operations; empty where nothing says. If it is
+            narrower than the logical one, each element is rounded to it where the operations then give its stored bits
+            again, and is the quotient or difference itself where they do not: something changed it since. That is of
+            float32, or of float64 where the logical dtype is.
+    """
     goal = dtype_of(logical_dtype)
     if not ops and stored.dtype == goal:
         return stored
     out = np.empty(stored.shape, goal)
+    narrow = _narrower(recorded_dtype, logical_dtype)
     with np.errstate(all="ignore"):
         for source, target in _blocks(np.ascontiguousarray(stored), out):
             if not ops:
                 target[...] = source.astype(goal)
-                continue
-            work = source.astype(np.float32)
-            for op in reversed(ops):
-                work = work / factor_of(op) if op.kind == "scale" else work - factor_of(op)
-            target[...] = work.astype(goal)
+            elif narrow is None:
+                target[...] = _undone(source, ops, np.float32).astype(goal)
+            else:
+                _undo_each(source, target, ops, narrow)
     return out
+
+
+def _narrower(recorded: str, logical: str) -> np.dtype[Any] | None:
+    """The recorded dtype, where values are rounded more by it than by arithmetic and by the logical dtype."""
+    if not recorded or recorded == logical or itemsize(recorded) >= itemsize("float32"):
+        return None
+    return dtype_of(recorded)
+
+
+def _undo_each(source: AnyArray, target: AnyArray, ops: Sequence[Operation], narrow: np.dtype[Any]) -> None:
+    """Fills `target` with what `source` was before the operations: a narrow value wherever one gives its bits."""
+    bits = f"u{source.dtype.itemsize}"
+    inverse = _undone(source, ops, np.float32)
+    before = inverse.astype(narrow).astype(np.float32)
+    target[...] = before
+    other = _applied(before, ops).astype(source.dtype, copy=False).view(bits) != source.view(bits)
+    if not other.any():
+        return
+    if target.dtype == np.float64:
+        target[other] = _undone(source[other], ops, np.float64)
+    else:
+        np.copyto(target, inverse, where=other)
+
+
+def _undone(source: AnyArray, ops: Sequence[Operation], dtype: type[np.floating[Any]]) -> AnyArray:
+    work = source.astype(dtype)
+    for op in reversed(ops):
+        (np.divide if op.kind == "scale" else np.subtract)(work, factor_of(op), out=work)
+    return work
+
+
+def _applied(work: AnyArray, ops: Sequence[Operation]) -> AnyArray:
+    """The values after the operations, in place of those before them."""
+    for op in ops:
+        (np.multiply if op.kind == "scale" else np.add)(work, factor_of(op), out=work)
+    return work
 
 
 def encode(logical: AnyArray, ops: Sequence[Operation], stored_dtype: str) -> AnyArray:
@@ -153,10 +202,7 @@ def encode(logical: AnyArray, ops: Sequence[Operation], stored_dtype: str) -> An
             if not ops:
                 target[...] = source.astype(goal)
                 continue
-            work = source.astype(np.float32)
-            for op in ops:
-                work = work * factor_of(op) if op.kind == "scale" else work + factor_of(op)
-            target[...] = work.astype(goal)
+            target[...] = _applied(source.astype(np.float32), ops).astype(goal)
     return out
 
 
@@ -173,25 +219,51 @@ def lost_elements(logical: AnyArray, stored: AnyArray, ops: Sequence[Operation])
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def largest_magnitude_bits(values: AnyArray) -> tuple[int, int]:
-    """(largest bit pattern without the sign, pattern of infinity) of floating-point values; (0, 1) if empty.
+def largest_bits(values: AnyArray) -> tuple[int, int, int]:
+    """The largest bit patterns without the sign of positive and of negative values, and the pattern of infinity.
 
-    A largest pattern of 0 means that all values are zero; one of at least infinity's means inf or NaN.
+    A pattern of 0 means that there are no such values but zeros; one of infinity's that there are infinite ones, and a
+    larger one that there is NaN.
     """
     dtype = values.dtype
     bits = np.dtype(f"u{dtype.itemsize}")
     infinity = int(np.array(np.inf, dtype).view(bits)) if str(dtype) in FLOAT_DTYPES else 1 << 62
     flat = np.ascontiguousarray(values).reshape(-1).view(bits)
     if not flat.size:
-        return 0, infinity
+        return 0, 0, infinity
     # As signed integers positive values come out on top, as unsigned ones negative values do: no temporary is needed.
     positive = max(0, int(flat.view(f"i{dtype.itemsize}").max()))
     mask = (1 << (8 * dtype.itemsize - 1)) - 1
     top = int(flat.max())
-    return max(positive, top & mask if top > mask else 0), infinity
+    return positive, top & mask if top > mask else 0, infinity
+
+
+def finite_range(values: AnyArray) -> tuple[float, float, bool]:
+    """The least and the greatest finite value, zero counted; and whether there is NaN."""
+    low = high = 0.0
+    not_a_number = False
+    for block in _parts(np.ascontiguousarray(values)):
+        with np.errstate(invalid="ignore"):  # of NaN that signals
+            wide = block.astype(np.float64)
+        finite = np.isfinite(wide)
+        low = min(low, float(wide.min(where=finite, initial=0.0)))
+        high = max(high, float(wide.max(where=finite, initial=0.0)))
+        not_a_number = not_a_number or bool(np.isnan(wide).any())
+    return low, high, not_a_number
+
+
+def has_infinity(values: AnyArray) -> bool:
+    """Whether any value is infinite."""
+    return any(bool(np.isinf(block).any()) for block in _parts(np.ascontiguousarray(values)))
 
 
 def _blocks(first: AnyArray, second: AnyArray) -> Iterator[tuple[AnyArray, AnyArray]]:
     a, b = first.reshape(-1), second.reshape(-1)
     for start in range(0, a.size, _BLOCK):
         yield a[start : start + _BLOCK], b[start : start + _BLOCK]
+
+
+def _parts(array: AnyArray) -> Iterator[AnyArray]:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]

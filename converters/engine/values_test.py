@@ -66,14 +66,51 @@ def test_operations_are_undone_in_the_other_order() -> None:
     assert values.decode(stored, ops, "float32").tolist() == [3.0]
 
 
+@pytest.mark.parametrize("before", ["bfloat16", "float16"])
+@pytest.mark.parametrize("asked", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("ops", [FOLDED, (Op("add", 1.0),), (Op("scale", 8.0), Op("add", 1.0))], ids=["x", "+", "x+"])
+def test_what_changed_is_undone_in_float32_and_the_rest_comes_back(
+    ops: tuple[Op, ...], asked: str, before: str
+) -> None:
+    generator = np.random.default_rng(5)
+    original = generator.uniform(0.01, 2, 600).astype(values.dtype_of(before))
+    stored, expected = np.empty(600, np.float32), np.empty(600, values.dtype_of(asked))
+    for i, value in enumerate(original):
+        work = np.float32(value)
+        for op in ops:
+            work = work * np.float32(op.value) if op.kind == "scale" else work + np.float32(op.value)
+        if i % 3:
+            stored[i], expected[i] = work, np.float32(value)
+            continue
+        stored[i] = np.nextafter(work, np.float32(9)) if i % 2 else work * np.float32(1.0007)
+        work = stored[i]
+        for op in reversed(ops):
+            work = work / np.float32(op.value) if op.kind == "scale" else work - np.float32(op.value)
+        expected[i] = work
+    path = _choose("float32", asked, undo=ops, recorded=before)
+    found = values.decode(stored, path.source_ops, path.logical_dtype, path.recorded_dtype)
+    assert values.encode(found, (), asked).tobytes() == expected.tobytes()
+
+
+def test_in_float64_no_changed_element_looks_like_one_that_was_not() -> None:
+    original = np.random.default_rng(6).uniform(0.01, 2, 4000).astype(BF16)
+    stored = values.encode(original, FOLDED, "float32")
+    changed = np.nextafter(stored, np.float32(9))
+    plain = original.astype(np.float64)
+    assert (values.decode(stored, FOLDED, "float64", "bfloat16") == plain).all()
+    assert (values.decode(changed, FOLDED, "float64", "bfloat16") != plain).all()
+    # In float32 some do.
+    assert (values.decode(changed, FOLDED, "float32", "bfloat16") == plain).any()
+
+
 def test_magnitudes_tell_zero_and_nan_from_the_rest() -> None:
     zero = np.array([0.0, -0.0], BF16)
-    largest, infinity = values.largest_magnitude_bits(zero)
-    assert largest == 0
-    largest, infinity = values.largest_magnitude_bits(np.array([1.0, np.nan], BF16))
-    assert largest > infinity - 1
-    largest, infinity = values.largest_magnitude_bits(np.array([1.0, -3e38], np.float32))
-    assert 0 < largest < infinity
+    assert values.largest_bits(zero)[:2] == (0, 0)
+    positive, negative, infinity = values.largest_bits(np.array([1.0, np.nan], BF16))
+    assert positive > infinity
+    assert negative == 0
+    positive, negative, infinity = values.largest_bits(np.array([1.0, -3e38], np.float32))
+    assert 0 < positive < negative < infinity
 
 
 @pytest.mark.parametrize(
@@ -130,10 +167,28 @@ def test_without_residue_an_invertible_path_is_not_promised() -> None:
     assert _choose("bfloat16", "bfloat16", ops=FOLDED, settings={"residue": "drop"}).exactness == "ROUNDING"
 
 
-def test_the_way_back_is_exact_only_with_a_record() -> None:
-    assert _choose("float32", "float32", undo=FOLDED, recorded="bfloat16").exactness == "EXACT"
-    assert _choose("float32", "float32", undo=FOLDED).exactness == "ROUNDING"
-    assert _choose("float32", "float32", undo=FOLDED, recorded="bfloat16").logical_dtype == "bfloat16"
+def test_the_way_back_is_exact_only_where_nothing_changed_since_the_record() -> None:
+    untouched = {"untouched": True}
+    assert _choose("float32", "float32", undo=FOLDED, recorded="bfloat16", settings=untouched).exactness == "EXACT"
+    assert _choose("float32", "float32", undo=FOLDED, recorded="bfloat16").exactness == "ROUNDING"
+    assert _choose("float32", "bfloat16", undo=FOLDED, recorded="bfloat16").exactness == "ROUNDING"
+    assert _choose("float32", "float32", undo=FOLDED, settings=untouched).exactness == "ROUNDING"
+    assert _choose("float32", "float16", undo=FOLDED, recorded="bfloat16", settings=untouched).exactness == "ROUNDING"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "between"),
+    [
+        ("bfloat16", "float32", "float32"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("bfloat16", "float16", "float32"),
+        ("float32", "bfloat16", "float32"),
+        ("", "bfloat16", "bfloat16"),
+    ],
+)
+def test_the_way_back_is_rounded_once(recorded: str, asked: str, between: str) -> None:
+    path = _choose("float32", asked, undo=FOLDED, recorded=recorded)
+    assert (path.logical_dtype, path.target_dtype, path.recorded_dtype) == (between, asked, recorded)
 
 
 def test_auto_takes_the_recorded_dtype_of_each_tensor() -> None:

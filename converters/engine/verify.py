@@ -18,7 +18,7 @@ from converters.engine import residue as residue_lib
 from converters.engine import values
 from converters.engine.gather import chunk_pieces
 from converters.engine.plan import ArrayPlan, Plan, Unit
-from converters.engine.values import AnyArray
+from converters.engine.values import AnyArray, ValuePath
 from converters.formats.base import Source
 from mappings.language.keeping import is_kept
 from mappings.language.regions import Move
@@ -87,8 +87,8 @@ def compare(
     """
     path = array.path
     read = source.elements(points.source, points.source_at)
-    ops = () if is_kept(points.source) else path.source_ops
-    logical = values.decode(np.ascontiguousarray(read), ops, path.logical_dtype)
+    undone = bool(path.source_ops) and not is_kept(points.source)
+    logical = _before(read, path) if undone else values.encode(read, (), path.logical_dtype)
     if path.source_ops and points.source in residue.arrays():
         logical = _patched(points, read, logical, residue)
     expected = nearest(points.target, points.target_at, values.encode(logical, path.target_ops, path.target_dtype))
@@ -99,6 +99,26 @@ def compare(
     bits = np.dtype(f"u{expected.dtype.itemsize}")
     wrong = np.flatnonzero(expected.view(bits) != found.view(bits))
     return [_difference(points, int(i), expected, found) for i in wrong[:1]]
+
+
+def _before(stored: AnyArray, path: ValuePath) -> AnyArray:
+    """Values before the source's operations, [n]; what `values.decode` says of them, told once more."""
+    stored = np.ascontiguousarray(stored)
+    plain = values.dtype_of(path.logical_dtype)
+    with np.errstate(all="ignore"):
+        found = stored.astype(np.float32)
+        for op in path.source_ops[::-1]:
+            found = (np.divide if op.kind == "scale" else np.subtract)(found, values.factor_of(op))
+        recorded = path.recorded_dtype
+        if recorded in ("", path.logical_dtype) or values.itemsize(recorded) >= found.itemsize:
+            return found.astype(plain)
+        once = found.astype(values.dtype_of(recorded)).astype(np.float32)
+        again = once
+        for op in path.source_ops:
+            again = (np.multiply if op.kind == "scale" else np.add)(again, values.factor_of(op))
+        bits = f"u{stored.itemsize}"
+        as_recorded = again.astype(stored.dtype).view(bits) == stored.view(bits)
+        return np.where(as_recorded, once, found).astype(plain)
 
 
 def check_names(plan: Plan, present: frozenset[str]) -> list[Diagnostic]:

@@ -7,6 +7,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from reporting.diagnostics import Diagnostic
+
 _EXTENSIONS = {
     "bfloat16": ml_dtypes.bfloat16,
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
@@ -44,3 +46,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 def element_size(name: str) -> int:
     """Bytes of one element."""
     return int(_DTYPES[name].itemsize)
+
+
+def unsupported(name: str, dtype: str, suggestion: str = "") -> Diagnostic:
+    """What is wrong with an array whose type is not in `NAMES`."""
+    reason = f"{name} has elements of type {dtype}"
+    return Diagnostic("DTYPE_NOT_SUPPORTED", reason, suggestion=suggestion, subject=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ PROCESS_PREFIX = "ocdbt.process_"
 _USUAL_ITEM = "items"
 # Beside the arrays the number is stored as an int64.
 _LARGEST_STEP = 2**63 - 1
+_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Location:
         step: the step's number, None where the path does not say.
         custom_metadata: of the step's `_CHECKPOINT_METADATA`.
         other_steps: finished or unfinished steps beside it that were not taken, newest first.
-        unfinished: names of newer steps that were passed over because their save was interrupted.
+        unfinished: names of newer steps that were passed over because their save was interrupted, newest first.
     """
 
     items: Path
@@ -60,6 +61,13 @@ def resolve(path: Path) -> Location:
     return _of_step(path)
 
 
+def steps_by_other_names(path: Path) -> list[str]:
+    """Directories that hold an item, or are one, under names that are no plain numbers, such as 00000003 or step_3."""
+    names = [name for name in _directories(path) if TEMPORARY_MARK not in name]
+    below = {name: [name, *(f"{name}/{entry}" for entry in _directories(path / name))] for name in names}
+    return [name for name, places in below.items() if any((path / place / TREE_FILE).exists() for place in places)]
+
+
 def _of_item(items: Path) -> Location:
     # `Checkpointer.save(path)` puts the step's and the item's metadata into one directory.
     step = next((place for place in (items, items.parent) if (place / STEP_FILE).exists()), None)
@@ -85,9 +93,13 @@ def _of_step(step: Path) -> Location:
             raise _unfinished(place, f"it has no {TREE_FILE}")
     if (step / STEP_FILE).exists():
         raise _unfinished(step, f"no item of it has {TREE_FILE}")
-    raise RecastError.of(
-        "SOURCE_NOT_RECOGNIZED", f"{step} holds neither {TREE_FILE} nor steps with items", subject=str(step)
-    )
+    reason, suggestion = f"{step} holds neither {TREE_FILE} nor steps with items", ""
+    others = steps_by_other_names(step)
+    if others:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        reason += f" under plain numbers, but {', '.join(others[:_SHOWN])}{more}"
+        suggestion = f"Give the path of one of them, as {step / others[0]}."
+    raise RecastError.of("SOURCE_NOT_RECOGNIZED", reason, subject=str(step), suggestion=suggestion)
 
 
 def _newest(root: Path, steps: list[int]) -> Location:
@@ -103,7 +115,9 @@ def _newest(root: Path, steps: list[int]) -> Location:
             passed.append(str(step))
             continue
         others = tuple(other for other in steps if other != step)
-        return dataclasses.replace(location, other_steps=others, unfinished=tuple(passed))
+        newer = {*map(int, passed), *(number for number in _in_progress(root) if number > step)}
+        unfinished = tuple(str(number) for number in sorted(newer, reverse=True))
+        return dataclasses.replace(location, other_steps=others, unfinished=unfinished)
     raise _unfinished(root, f"none of its steps is finished: {', '.join(passed)}")
 
 
@@ -123,9 +137,18 @@ def _directories(path: Path) -> list[str]:
 
 
 def _steps(path: Path) -> list[int]:
+    return sorted(_numbers(_directories(path)), reverse=True)
+
+
+def _in_progress(path: Path) -> list[int]:
+    """The numbers of steps whose save began in a temporary directory and never ended."""
+    return _numbers(name.split(TEMPORARY_MARK)[0] for name in _temporary(path))
+
+
+def _numbers(names: Iterable[str]) -> list[int]:
     # "007" would not come back from a number, so it is no step.
-    names = (name for name in _directories(path) if name.isascii() and name.isdigit() and str(int(name)) == name)
-    return sorted((int(name) for name in names if int(name) <= _LARGEST_STEP), reverse=True)
+    numbers = [int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name]
+    return [number for number in numbers if number <= _LARGEST_STEP]
 
 
 def _temporary(path: Path) -> list[str]:

@@ -57,6 +57,25 @@ def test_an_unfinished_newest_step_is_passed_over_and_listed(tmp_path: Path) -> 
     assert (location.step, location.unfinished) == (1, ("3", "2"))
 
 
+def test_a_newer_save_in_progress_is_listed_as_unfinished_and_an_older_one_is_not(tmp_path: Path) -> None:
+    step(tmp_path / "2")
+    for name in ("1.orbax-checkpoint-tmp-7", "3.orbax-checkpoint-tmp-99", "10.orbax-checkpoint-tmp-5"):
+        (tmp_path / name).mkdir()
+    location = resolve(tmp_path)
+    assert (location.step, location.other_steps, location.unfinished) == (2, (), ("10", "3"))
+
+
+@pytest.mark.parametrize("name", ["00000003", "checkpoint_3"])
+def test_steps_under_other_names_are_named_and_can_be_given(tmp_path: Path, name: str) -> None:
+    items = step(tmp_path / name, name="default")
+    with pytest.raises(RecastError) as caught:
+        resolve(tmp_path)
+    (found,) = caught.value.diagnostics
+    assert (found.id, name in found.reason) == ("SOURCE_NOT_RECOGNIZED", True)
+    assert str(tmp_path / name) in found.suggestion
+    assert resolve(tmp_path / name).items == items
+
+
 def test_a_damaged_newest_step_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
     step(tmp_path / "1")
     step(tmp_path / "2")

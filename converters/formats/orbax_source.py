@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import tensorstore as ts
 
 from converters.formats import fingerprints
 from converters.formats.base import AnyArray, Region, TensorInfo
-from converters.formats.dtypes import NAMES, numpy_dtype
+from converters.formats.dtypes import NAMES, numpy_dtype, unsupported
 from converters.formats.orbax_arrays import check_files, open_arrays
 from converters.formats.orbax_directory import Location, resolve
 from converters.formats.orbax_mapped import MappedChunks
@@ -44,7 +45,8 @@ class OrbaxSource:
 
         Raises:
             RecastError: all violations that opening found: as `orbax_directory.resolve` and
-                `orbax_metadata.read_tree`, ORBAX_ARRAY_UNREADABLE and DTYPE_NOT_SUPPORTED.
+                `orbax_metadata.read_tree`, ORBAX_ARRAY_UNREADABLE, and DTYPE_NOT_SUPPORTED for elements that are no
+                numbers. Arrays of numbers that are not in `dtypes.NAMES` are listed, and refused when they are read.
         """
         self.location: Location = resolve(path)
         tree = read_tree(self.location.items / TREE_FILE)
@@ -62,8 +64,8 @@ class OrbaxSource:
                 found.append(Diagnostic("ORBAX_METADATA_INVALID", reason, subject=name))
             store = self._stores[leaf.name]
             dtype = store.dtype.name
-            if dtype not in NAMES:
-                found.append(Diagnostic("DTYPE_NOT_SUPPORTED", f"{name} has elements of type {dtype}", subject=name))
+            if dtype not in NAMES and not _is_number(dtype):
+                found.append(unsupported(name, dtype))
             self._tensors[name] = TensorInfo(name, tuple(store.shape), dtype, f"{self.location.items.name}/{leaf.name}")
             self._stored[name] = leaf.name
         raise_all(found)
@@ -86,10 +88,12 @@ class OrbaxSource:
         A file that is made shorter while it is mapped kills the process with SIGBUS when its missing pages are touched.
 
         Raises:
-            RecastError: ORBAX_ARRAY_UNREADABLE.
+            RecastError: ORBAX_ARRAY_UNREADABLE, DTYPE_NOT_SUPPORTED.
             ValueError: the region does not lie in the array.
         """
         info = self._tensors[name]
+        if info.dtype not in NAMES:
+            raise RecastError([unsupported(name, info.dtype)])
         check_inside(name, region, info.shape)
         mapped = self._mapped.read(self._stored[name], region)
         if mapped is not None:
@@ -126,6 +130,12 @@ class OrbaxSource:
     def close(self) -> None:
         """Closes the arrays."""
         self._stores = {}
+
+
+def _is_number(dtype: str) -> bool:
+    """Whether NumPy, or ml_dtypes for it, has a type of numbers by this name."""
+    kind = getattr(np, dtype, None)
+    return hasattr(ml_dtypes, dtype) or (isinstance(kind, type) and issubclass(kind, np.number))
 
 
 def _files(root: Path) -> Iterator[str]:

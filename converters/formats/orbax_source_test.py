@@ -287,11 +287,26 @@ def test_a_small_chunk_that_is_larger_than_its_array_is_read(tmp_path: Path) -> 
     assert whole(OrbaxSource(tmp_path), "x").tolist() == N.tolist()
 
 
-def test_an_element_type_that_no_target_holds_is_named(tmp_path: Path) -> None:
+def test_an_element_type_that_no_target_holds_is_listed_and_refused_when_read(tmp_path: Path) -> None:
     store_array(tmp_path, "x", np.zeros(2, np.complex64))
     store_array(tmp_path, "y", np.zeros(2, ml_dtypes.int4))
-    write_metadata(tmp_path, ["x", "y"])
-    assert violations(tmp_path) == [("DTYPE_NOT_SUPPORTED", "x"), ("DTYPE_NOT_SUPPORTED", "y")]
+    store_array(tmp_path, "z", N)
+    write_metadata(tmp_path, ["x", "y", "z"])
+    source = OrbaxSource(tmp_path)
+    assert [info.dtype for info in source.tensors.values()] == ["complex64", "int4", "float32"]
+    assert whole(source, "z").tolist() == N.tolist()
+    for name in ("x", "y"):
+        with pytest.raises(RecastError) as caught:
+            whole(source, name)
+        assert [(d.id, d.subject) for d in caught.value.diagnostics] == [("DTYPE_NOT_SUPPORTED", name)]
+
+
+def test_elements_that_are_no_numbers_are_refused_at_once(tmp_path: Path) -> None:
+    store_array(tmp_path, "x", N, ocdbt=False, zarr3=False)
+    stored = tmp_path / "x" / ".zarray"
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {"dtype": "|S4", "fill_value": None}))
+    write_metadata(tmp_path, ["x"], ocdbt=False, use_zarr3=False)
+    assert violations(tmp_path) == [("DTYPE_NOT_SUPPORTED", "x")]
 
 
 def test_a_key_outside_of_the_database_is_refused_before_anything_is_opened(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from reporting.diagnostics import Diagnostic, RecastError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+"""What PEFT saves beside a model: changes to its weights, which are no weights themselves."""
 _SUFFIX = ".safetensors"
 _NAMED_AT_MOST = 10
 _NUMBERED = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$", re.DOTALL)
@@ -64,7 +66,8 @@ def locate(path: Path) -> tuple[FileSet, list[Diagnostic]]:
     if not present:
         reason = f"{path} holds no safetensors files and no pytorch_model.bin"
         raise RecastError.of("SOURCE_NOT_RECOGNIZED", reason, subject=str(path))
-    return FileSet(path, present, None), _missing_numbers(present)
+    model = _without(present, [ADAPTER_FILE]) or present
+    return FileSet(path, model, None, _without(present, list(model))), _missing_numbers(model)
 
 
 def _no_weights(path: Path) -> RecastError:
@@ -100,14 +103,22 @@ def _from_index(directory: Path, name: str) -> tuple[FileSet, list[Diagnostic]]:
     found: list[Diagnostic] = []
     index: dict[str, str] = {}
     escaping: set[str] = set()
+    below: set[str] = set()
+    cure = _from_the_source(name)
     for tensor, file in weight_map.items():
         if not is_text(tensor) or not is_text(file):
             reason = f"{name}: {printable(tensor)} is mapped to {printable(file)}, which is no file name"
-            found.append(Diagnostic("INDEX_INVALID", reason, subject=printable(tensor)))
+            found.append(Diagnostic("INDEX_INVALID", reason, suggestion=cure, subject=printable(tensor)))
+        elif _is_below(str(file)):
+            below.add(str(file))
         elif not _is_plain_name(str(file)):
             escaping.add(str(file))
         else:
             index[tensor] = str(file)
+    for file in sorted(below):
+        reason = f"{name} names the file {printable(file)}, and subfolders are not read"
+        move = f"Move all files beside {name}, and give their names in it without folders."
+        found.append(Diagnostic("INDEX_INVALID", reason, suggestion=move, subject=printable(file)))
     for file in sorted(escaping):
         reason = f"{name} names the file {printable(file)}, which is not a name inside of its directory"
         found.append(Diagnostic("PATH_ESCAPES", reason, subject=printable(file)))
@@ -126,11 +137,23 @@ def _weight_map(path: Path, name: str) -> dict[str, object]:
         with reading(path):
             fields = read_object(path)
     except JsonFault as fault:
-        raise RecastError.of("INDEX_INVALID", f"{name}: {fault}", subject=name) from fault
+        reason = f"{name}: {fault}"
+        raise RecastError.of("INDEX_INVALID", reason, suggestion=_from_the_source(name), subject=name) from fault
     weight_map = fields.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise RecastError.of("INDEX_INVALID", f"{name} has no weight_map", subject=name)
+        reason = f"{name} has no weight_map"
+        raise RecastError.of("INDEX_INVALID", reason, suggestion=_from_the_source(name), subject=name)
     return weight_map
+
+
+def _from_the_source(name: str) -> str:
+    return f"Take {name} from the original source again."
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name is that of a file in a folder of the directory."""
+    parts = name.split("/")
+    return len(parts) > 1 and all(part != ".." and _is_plain_name(part) for part in parts)
 
 
 def _is_plain_name(name: str) -> bool:

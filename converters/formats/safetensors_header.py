@@ -39,7 +39,9 @@ DTYPES: Mapping[str, str] = {
 
 _MAX_RANK = 64
 _MAX_COUNT = 2**63 - 1
-_LFS_POINTER = b"version https://git-lfs"
+LFS_POINTER = b"version https://git-lfs"
+"""How what stands for a file in Git begins, where the file itself was not fetched."""
+LFS_CURE = "Run `git lfs pull`."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,8 +132,8 @@ class _Scan:
         if len(prefix) < 8:
             self._add("FILE_TRUNCATED", f"has {len(prefix)} bytes, fewer than the 8 that state the header's length")
             return None
-        if prefix == _LFS_POINTER[:8] and file.read(len(_LFS_POINTER) - 8) == _LFS_POINTER[8:]:
-            self._add("HEADER_INVALID", "is a Git LFS pointer, not the file itself", suggestion="Run `git lfs pull`.")
+        if prefix == LFS_POINTER[:8] and file.read(len(LFS_POINTER) - 8) == LFS_POINTER[8:]:
+            self._add("HEADER_INVALID", "is a Git LFS pointer, not the file itself", suggestion=LFS_CURE)
             return None
         length = int.from_bytes(prefix, "little")
         if length > LIMIT:

@@ -126,11 +126,16 @@ def test_a_weight_map_to_something_else_than_names_is_invalid(sharded: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "a\\b", "x\0y"]
+    "name", ["../one.safetensors", "/etc/passwd", "sub/../../one.safetensors", "..", ".", "", "a\\b", "x\0y"]
 )
 def test_an_index_that_points_outside_of_its_directory_is_refused(sharded: Path, name: str) -> None:
     write_index(sharded, {"a": name})
     assert [v[0] for v in violations(sharded)] == ["PATH_ESCAPES"]
+
+
+def test_an_index_that_names_a_file_in_a_subfolder_is_invalid(sharded: Path) -> None:
+    write_index(sharded, {"a": "sub/one.safetensors"})
+    assert violations(sharded) == [("INDEX_INVALID", "sub/one.safetensors")]
 
 
 def test_a_file_that_is_a_link_into_a_cache_is_read(tmp_path: Path) -> None:

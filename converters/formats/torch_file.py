@@ -16,6 +16,7 @@ from pathlib import Path
 from converters.formats.dtypes import element_size
 from converters.formats.json_files import printable
 from converters.formats.regular_files import open_regular
+from converters.formats.safetensors_header import LFS_CURE, LFS_POINTER
 from converters.formats.torch_pickle import Described, PickleFault, tensors
 from converters.formats.zip_members import Archive, Member, ZipFault
 from reporting.diagnostics import RecastError
@@ -24,6 +25,10 @@ _LARGEST_PICKLE = 16 << 20
 _LARGEST_WORD = 64
 _LARGEST_ARRAY = (1 << 63) - 1
 _PICKLE = "data.pkl"
+_ARCHIVE = b"PK\x03\x04"
+# The magic number that PyTorch pickled in front.
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_GET_AGAIN = "Download or copy the file again"
 _SAVE_AGAIN = "Save the model again with save_pretrained(..., safe_serialization=True), which writes safetensors files."
 
 
@@ -69,7 +74,8 @@ def scan(path: Path) -> dict[str, Placed]:
         try:
             archive = Archive(file, os.fstat(file.fileno()).st_size)
         except ZipFault as fault:
-            raise _invalid(path, f"it is no archive as torch.save writes it since PyTorch 1.6 ({fault})") from None
+            file.seek(0)
+            raise _no_archive(path, file.read(len(LFS_POINTER)), fault) from None
         try:
             return _placed(archive)
         except (ZipFault, PickleFault, _Fault) as fault:
@@ -113,7 +119,19 @@ def _place(name: str, tensor: Described, member: Member, starts: Mapping[str, in
     return found
 
 
-def _invalid(path: Path, reason: str) -> RecastError:
+def _no_archive(path: Path, head: bytes, fault: ZipFault) -> RecastError:
+    """What a file is whose directory, at its end, cannot be read, by how it begins."""
+    if head == LFS_POINTER:
+        return _invalid(path, "it is a Git LFS pointer, not the file itself", LFS_CURE)
+    if head.startswith(_LEGACY):
+        return _invalid(path, "it is of the form that torch.save wrote before PyTorch 1.6")
+    if head.startswith(_ARCHIVE):
+        return _invalid(path, f"it is incomplete or damaged ({fault})", f"{_GET_AGAIN}.")
+    reason = f"it is incomplete, or not an archive as torch.save writes it since PyTorch 1.6 ({fault})"
+    return _invalid(path, reason, f"{_GET_AGAIN}; if it is as it should be, load it with PyTorch. {_SAVE_AGAIN}")
+
+
+def _invalid(path: Path, reason: str, suggestion: str = _SAVE_AGAIN) -> RecastError:
     return RecastError.of(
-        "HEADER_INVALID", f"{path.name} cannot be read: {reason}.", suggestion=_SAVE_AGAIN, subject=path.name
+        "HEADER_INVALID", f"{path.name} cannot be read: {reason}.", suggestion=suggestion, subject=path.name
     )

@@ -114,6 +114,31 @@ def _refusal(path: Path) -> str:
     return found.reason
 
 
+def _told(path: Path, content: bytes) -> tuple[str, str]:
+    path.write_bytes(content)
+    with pytest.raises(RecastError) as caught:
+        torch_file.scan(path)
+    (found,) = caught.value.diagnostics
+    return found.reason, found.suggestion
+
+
+def test_a_file_that_is_cut_short_is_to_be_fetched_again(tmp_path: Path) -> None:
+    path = _save(_views(), tmp_path)
+    reason, suggestion = _told(path, path.read_bytes()[: path.stat().st_size // 2])
+    assert "it is incomplete or damaged" in reason
+    assert suggestion == "Download or copy the file again."
+    reason, suggestion = _told(path, bytes(100))
+    assert "it is incomplete, or not an archive as torch.save writes it since PyTorch 1.6" in reason
+    assert suggestion.startswith("Download or copy the file again; ")
+
+
+def test_a_git_lfs_pointer_is_named_as_such(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    reason, suggestion = _told(tmp_path / SINGLE_FILE, pointer)
+    assert "it is a Git LFS pointer" in reason
+    assert suggestion == "Run `git lfs pull`."
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / SINGLE_FILE)
     assert "not a regular file" in _refusal(tmp_path / SINGLE_FILE)

@@ -14,7 +14,7 @@ from converters.formats.base import AnyArray, Region, TensorInfo
 from converters.formats.dtypes import element_size, numpy_dtype
 from converters.formats.mapped_files import MappedFiles
 from converters.formats.regions import check_inside, slices
-from converters.formats.safetensors_files import FileSet, locate
+from converters.formats.safetensors_files import ADAPTER_FILE, FileSet, locate
 from converters.formats.storage_errors import reading
 from converters.formats.torch_file import Placed
 from reporting.diagnostics import Diagnostic, RecastError, raise_all
@@ -26,10 +26,10 @@ _HEAD = 1 << 20
 
 
 def is_here(directory: Path) -> bool:
-    """Whether a directory holds such a checkpoint, and no safetensors files, which go before it."""
+    """Whether a directory holds such a checkpoint, and no safetensors files of a model, which go before it."""
     if (
         not directory.is_dir()
-        or any(directory.glob("*.safetensors"))
+        or any(path.name != ADAPTER_FILE for path in directory.glob("*.safetensors"))
         or any(directory.glob("*.safetensors.index.json"))
     ):
         return False
@@ -42,6 +42,7 @@ class TorchSource:
     Attributes:
         directory: where the files are.
         files: names of the files read, sorted.
+        unused: names of safetensors files in the directory that are no part of the checkpoint.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,6 +65,7 @@ class TorchSource:
         raise_all(found)
         self.directory = directory
         self.files = located.files
+        self.unused = (ADAPTER_FILE,) if os.path.lexists(directory / ADAPTER_FILE) else ()
         self._placed = {tensor: (name, place) for name, places in held.items() for tensor, place in places.items()}
         self._tensors = {
             tensor: TensorInfo(tensor, place.shape, place.dtype, name) for tensor, (name, place) in self._placed.items()
@@ -155,4 +157,7 @@ def _located(directory: Path) -> tuple[FileSet, list[Diagnostic]]:
     if names == (SINGLE_FILE,):
         return FileSet(directory, names, None), []
     reason = f"{len(names)} files {_PATTERN} lie in the folder, and no {INDEX_FILE} says which of them belong together"
-    return FileSet(directory, (), None), [Diagnostic("INDEX_INVALID", f"{reason}.", subject=INDEX_FILE)]
+    cure = f"Take {INDEX_FILE} from the original source again."
+    return FileSet(directory, (), None), [
+        Diagnostic("INDEX_INVALID", f"{reason}.", suggestion=cure, subject=INDEX_FILE)
+    ]

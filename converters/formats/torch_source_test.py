@@ -89,6 +89,21 @@ def test_safetensors_files_go_before(tmp_path: Path) -> None:
     assert not is_here(tmp_path)
 
 
+def test_an_adapter_does_not_go_before(tmp_path: Path) -> None:
+    (_saved(tmp_path) / "adapter_model.safetensors").write_bytes(b"")
+    assert is_here(tmp_path)
+    assert TorchSource(tmp_path).unused == ("adapter_model.safetensors",)
+
+
+def test_an_index_that_is_missing_is_named(tmp_path: Path) -> None:
+    for number in (1, 2):
+        torch.save({f"{number}": torch.ones(2)}, tmp_path / f"pytorch_model-0000{number}-of-00002.bin")
+    with pytest.raises(RecastError) as caught:
+        TorchSource(tmp_path)
+    (found,) = caught.value.diagnostics
+    assert found.suggestion == f"Take {INDEX_FILE} from the original source again."
+
+
 class _Calls:
     """A pickle that runs something when it is loaded."""
 
@@ -151,8 +166,8 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a pickle that calls": (lambda _: _archive({"a": _Calls()}), "builtins.print, which is not called"),
     "no tensors": (lambda _: _archive({"epoch": 3}), "epoch is no tensor"),
     "no dictionary": (lambda _: _archive([1]), "no dictionary of tensors"),
-    "cut off": (lambda content: content[: len(content) // 2], "no archive"),
-    "something else": (lambda _: b"\x80\x02}q\x00.", "no archive"),
+    "cut off": (lambda content: content[: len(content) // 2], "incomplete or damaged"),
+    "something else": (lambda _: b"\x80\x02}q\x00.", "not an archive"),
     "compressed": (_compressed, "compressed"),
     "elements lacking": (_without_storages, "are not in it"),
 }
@@ -175,7 +190,7 @@ def test_a_file_that_cannot_be_trusted_is_refused(
 
 def test_the_form_of_old_versions_of_torch_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / SINGLE_FILE, _use_new_zipfile_serialization=False)
-    with pytest.raises(RecastError, match=r"since PyTorch 1\.6"):
+    with pytest.raises(RecastError, match=r"before PyTorch 1\.6"):
         TorchSource(tmp_path)
 
 

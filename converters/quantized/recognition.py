@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from converters.formats.base import TensorInfo
@@ -20,7 +21,7 @@ _RUNTIME = "a scale for activations or the key-value cache, which plain weights 
 # What stands after the name of a module or attention, and scales no weight.
 _RUNTIME_NAMES = frozenset(
     f"{prefix}_{kind}"
-    for prefix in ("activation", "input", "output", "k", "v", "q", "key", "value")
+    for prefix in ("act", "activation", "input", "output", "k", "v", "kv", "q", "key", "value")
     for kind in ("scale", "zero_point", "global_scale")
 ) | {"activation_scale_inv", "input_scale_inv"}
 
@@ -57,6 +58,9 @@ _NAMES = {
     "compressed-tensors": _Names(("", "_packed"), "_scale", "_zero_point", "_shape"),
     "mxfp4": _Names(("_blocks",), "_scales"),
 }
+# What vLLM reads and AutoFP8 wrote has the method's name too, but one scale for each tensor, under another name.
+_AUTOFP8 = _Names(("",), "_scale")
+_AUTOFP8_WEIGHTS = Weights(FLOAT8, 8, (0, 0))
 
 
 def recognise(scheme: Scheme, tensors: Mapping[str, TensorInfo], sizes_of: SizesOf) -> Recognition:
@@ -76,6 +80,11 @@ class _Recogniser:
         self._tensors = tensors
         self._sizes_of = sizes_of
         self._names = _NAMES[scheme.method]
+        if scheme.method == "fp8" and _is_autofp8(tensors):
+            self._names = _AUTOFP8
+            self._scheme = dataclasses.replace(scheme, weights=(_AUTOFP8_WEIGHTS,))
+        ending = self._names.zero_points
+        self._zero_points = {_numberless(name) for name in tensors if ending and name.endswith(ending)}
         self._found: list[Diagnostic] = []
 
     def run(self) -> Recognition:
@@ -131,8 +140,8 @@ class _Recogniser:
             plain = name.removesuffix(end)
             if plain == name:
                 continue
-            # compressed-tensors' endings are common words: what stands before them must be a weight.
-            sure = self._scheme.method != "compressed-tensors" or plain.rpartition(".")[2] == "weight"
+            # `_scale` and `_shape` are common words: what stands before them must be a weight.
+            sure = self._names.scales != "_scale" or plain.rpartition(".")[2] == "weight"
             if sure or plain in self._tensors:
                 return plain
         return None
@@ -180,7 +189,7 @@ class _Recogniser:
         fitting = []
         for weights in ways:
             shape = self._plain_shape(plain, info, weights)
-            if shape is not None and given.shape in shapes_of_scales(shape, weights) and _whole_groups(shape, weights):
+            if shape is not None and given.shape in shapes_of_scales(shape, weights) and not _is_cut(shape, weights):
                 fitting.append((shape, weights))
         if not fitting:
             raise self._misfit(plain, info, given, ways)
@@ -189,18 +198,23 @@ class _Recogniser:
     def _with_zero_points(
         self, plain: str, info: TensorInfo, scales: TensorInfo, fitting: list[tuple[Sizes, Weights]]
     ) -> Stored:
+        zeros = plain + self._names.zero_points if self._names.zero_points else ""
+        if zeros not in self._tensors and _numberless(zeros) in self._zero_points:
+            # Its like in other layers have them: they were lost, and the array is not one of a symmetric group.
+            fitting = [way for way in fitting if not way[1].symmetric] or fitting
+        # Of ways with and without zero points, an array has the one that it has the arrays of.
+        likely = [way for way in fitting if way[1].symmetric != (zeros in self._tensors)] or fitting
         made = [
             Stored(
                 plain, shape, weights, info.name, scales.name, scales.shape, scales.dtype, rounded=self._rounded(scales)
             )
-            for shape, weights in fitting
+            for shape, weights in likely
         ]
-        if len({(one.shape, one.block) for one in made}) > 1:
+        if len({_meaning(one) for one in made}) > 1:
             ways = "; ".join(str(one.weights) for one in made)
             reason = f"{scales.name} fits several ways of storing {info.name}: {ways}."
             raise _fault("CONFIG_CONTRADICTS_TENSORS", reason, plain)
-        chosen = next((one for one in made if not one.weights.symmetric), made[0])
-        zeros = plain + self._names.zero_points if self._names.zero_points else ""
+        chosen = made[0]
         if zeros not in self._tensors:
             if not chosen.weights.symmetric:
                 raise _fault("MISSING_TENSOR", f"{zeros} is missing; {info.name} is not symmetric.", zeros)
@@ -250,6 +264,10 @@ class _Recogniser:
         shapes = {weights: self._plain_shape(plain, codes, weights) for weights in ways}
         if all(shape is None for shape in shapes.values()):
             return self._misfit_of_codes(plain, codes, ways)
+        for weights, shape in shapes.items():
+            if shape and scales.shape in shapes_of_scales(shape, weights):
+                groups = f"{shape[-1]} columns are no whole groups of {weights.block[1]}"
+                return _fault("TENSOR_SHAPE", f"{codes.name} has the shape {list(codes.shape)}; {groups}.", codes.name)
         wanted = "; ".join(
             f"{list(shapes_of_scales(shape, weights)[0])} ({weights})" for weights, shape in shapes.items() if shape
         )
@@ -274,7 +292,23 @@ def _fault(id: str, reason: str, subject: str) -> RecastError:
     return RecastError.of(id, reason, subject=subject, **({"suggestion": again} if id == "TENSOR_DTYPE" else {}))
 
 
-def _whole_groups(shape: Sizes, weights: Weights) -> bool:
-    """Whether columns are whole groups; compressed-tensors has no groups that end early."""
-    rows, columns = weights.block
-    return rows != 1 or columns == 0 or shape[-1] % columns == 0
+def _numberless(name: str) -> str:
+    """What the names of one module of all layers, and of all experts, have in common."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _is_autofp8(tensors: Mapping[str, TensorInfo]) -> bool:
+    return any(name.endswith(".weight_scale") for name in tensors) and not any(
+        name.endswith(_NAMES["fp8"].scales) for name in tensors
+    )
+
+
+def _is_cut(shape: Sizes, weights: Weights) -> bool:
+    """Whether a group of columns ends early, where none may."""
+    return weights.whole_groups and shape[-1] % weights.block[1] != 0
+
+
+def _meaning(one: Stored) -> tuple[object, ...]:
+    """What decides the values: two ways with equal ones decode alike, as where a block holds the whole matrix."""
+    block = tuple(min(size, whole) for size, whole in zip(one.block, one.matrix, strict=True))
+    return one.shape, block, one.weights.bits

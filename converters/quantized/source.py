@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,7 +11,7 @@ import numpy as np
 from converters.formats.base import Region, Source, TensorInfo
 from converters.formats.dtypes import numpy_dtype
 from converters.formats.fingerprints import Fingerprint
-from converters.formats.regions import check_inside, shape_of
+from converters.formats.regions import check_inside, parts, shape_of, whole
 from converters.quantized import arithmetic, scales
 from converters.quantized.stored import AnyArray, Stored, span
 from validators.quantization import FLOAT8, MXFP4, PACKED
@@ -84,7 +85,7 @@ class DecodingSource:
         return (*(1 for _ in lead), height // block * block or height, columns)
 
     def exactness(self, name: str) -> str:
-        """EXACT where decoding keeps every value as its codes mean it, else ROUNDING."""
+        """EXACT where decoding keeps every value as its codes mean it, unless it overflows; else ROUNDING."""
         one = self._stored.get(name)
         exact = one is None or (one.weights.codes == MXFP4 and self._dtype in ("bfloat16", "float32"))
         return "EXACT" if exact else "ROUNDING"
@@ -115,6 +116,21 @@ class DecodingSource:
             else:
                 self._decode(one, index, rows, columns, out[at])
         return np.swapaxes(out, -1, -2) if turned else out
+
+    def magnitude(self, name: str) -> float:
+        """The largest magnitude that the codes of an array mean; infinity where float32 does not hold it.
+
+        Raises:
+            RecastError: SCALE_INVALID, and what the source raises.
+        """
+        one = dataclasses.replace(self._stored[name], rounded="")
+        wide = DecodingSource(self._source, {name: one}, {}, "float32")
+        largest = np.float32(0)
+        for box in parts(whole(one.shape), wide.piece(name) or one.shape):
+            decoded = wide.read(name, box)
+            largest = np.fmax.reduce(np.abs(decoded, out=decoded), axis=None, initial=largest)
+            wide.release(name, box)
+        return float(largest)
 
     def nearest(self, name: str, region: Region, values: AnyArray) -> AnyArray:
         """Of values for a region, what float8 codes hold of them by the stored scales; others stay as they are.

@@ -248,8 +248,11 @@ class _Composer:
         self._consumed.update(state.arrays)
         if mirror not in self._target.mirrors:
             reason = f"'{self._target.format}' keeps no training state '{mirror}'"
+            if state.missing:
+                reason += f", which is incomplete: there is no '{state.missing[0]}'"
             self._note("DROPPED", f"{mirror}/*", state.arrays[0], reason)
             return
+        state.check(mirror)
         for tensor in self._source.family.tensors.values():
             self._mirrored(mirror, tensor, state)
 

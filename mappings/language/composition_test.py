@@ -400,9 +400,20 @@ def test_training_state_of_rescaled_weights_is_not_moved(family: Family) -> None
 def test_incomplete_training_state_is_refused(family: Family) -> None:
     stacked = bind(family, STACKED)
     present = [name for name in stacked.header() if name not in ("mu.q", "mu.up")]
-    assert refused(stacked, stacked, tuple(present)) == [
-        "layout.textproto:1: training state 'mu' is incomplete: there is no 'mu.q' and 1 more"
+    with pytest.raises(MappingErrors) as error:
+        compose(stacked, stacked, present)
+    assert [(str(issue), issue.key) for issue in error.value.issues] == [
+        ("layout.textproto:1: training state 'mu' is incomplete: there is no 'mu.q' and 1 more", "mu.q")
     ]
+
+
+def test_incomplete_training_state_that_the_target_lacks_is_dropped(family: Family) -> None:
+    stacked = bind(family, STACKED)
+    present = [name for name in stacked.header() if name not in ("mu.q", "mu.up")]
+    composition = compose(stacked, bind(family, PLAIN), present)
+    reason = "'plain' keeps no training state 'mu', which is incomplete: there is no 'mu.q'"
+    assert notes(composition, "DROPPED") == [Note("DROPPED", "mu/*", "mu.embed", reason)]
+    assert {"mu.embed", "mu.norm"} <= composition.consumed
 
 
 # ---- accounting

@@ -27,7 +27,7 @@ class MappingIssue:
             absent       a target needs what the source layout does not keep;
             option       an option that does not exist, or a value that it does not allow;
             lint         a mapping that works but breaks a rule of the linter.
-        key: for missing_key, the key that was not found.
+        key: for missing_key, the key that was not found; for absent training state, the array.
     """
 
     location: str

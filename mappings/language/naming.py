@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mappings.language import templates
 from mappings.language.arrays import PART_MARK
@@ -44,16 +44,34 @@ class BoundName:
 
     def text(self, values: Mapping[str, int]) -> str:
         """The name for values of the digits."""
-        pieces: list[str] = []
-        for part in self.parts:
-            if isinstance(part, str):
-                pieces.append(part)
-                continue
-            number = 0
-            for digit, size in part.digits:
-                number = number * size + values[digit]
-            pieces.append(str(number + part.offset) if isinstance(part, _Number) else part.words[number])
-        return "".join(pieces)
+        return "".join([part if isinstance(part, str) else _printed(part, values) for part in self.parts])
+
+    def texts(self, outer: Iterable[Mapping[str, int]], inner: Sequence[Mapping[str, int]]) -> Iterator[str]:
+        """The names for all pairs of values, the inner ones running fastest; what both share is printed once."""
+        names = frozenset(inner[0]) if inner else frozenset()
+        holes = [at for at, part in enumerate(self.parts) if not isinstance(part, str) and names & _names(part)]
+        if len(holes) != 1 or not _names(self.parts[holes[0]]) <= names:
+            yield from (self.text({**ours, **theirs}) for ours in outer for theirs in inner)
+            return
+        (hole,) = holes
+        printed = [_printed(self.parts[hole], values) for values in inner]
+        head, tail = BoundName(self.parts[:hole], {}), BoundName(self.parts[hole + 1 :], {})
+        for values in outer:
+            before, after = head.text(values), tail.text(values)
+            yield from [f"{before}{text}{after}" for text in printed]
+
+
+def _names(part: str | _Number | _Word) -> frozenset[str]:
+    return frozenset() if isinstance(part, str) else frozenset(name for name, _ in part.digits)
+
+
+def _printed(part: str | _Number | _Word, values: Mapping[str, int]) -> str:
+    if isinstance(part, str):
+        return part
+    number = 0
+    for digit, size in part.digits:
+        number = number * size + values[digit]
+    return str(number + part.offset) if isinstance(part, _Number) else part.words[number]
 
 
 class Namer:

@@ -274,7 +274,7 @@ class Placer:
         check_enumerable(self._arrays, MAX_ARRAYS, "arrays of the layout", form.rule.location)
         values = itertools.product(*map(range, free.values()))
         combinations = [dict(zip(free, value, strict=True)) for value in values]
-        names = tuple(name.text({**digits, **free_digits}) for digits in fixed.values() for free_digits in combinations)
+        names = tuple(name.texts(fixed.values(), combinations))
         weights = _row_major(free)
         stacked = {digit: address[digit][0] for digit in form.site.stack}
         return Place(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Container, Mapping
 
 from mappings.language.arrays import BoundOp
-from mappings.language.errors import MappingErrors
+from mappings.language.errors import MappingErrors, MappingIssue
 from mappings.language.family import IndexValue
 from mappings.language.layout import Layout
 from mappings.language.places import Place
@@ -19,12 +19,21 @@ class MirrorSource:
     Attributes:
         layout: the source's layout.
         arrays: full names of its arrays.
+        missing: full names of those that it ought to have, too.
         places: by tensor id and index value, where it is.
     """
 
     layout: Layout
     arrays: tuple[str, ...]
+    missing: tuple[str, ...]
     places: Mapping[str, Mapping[IndexValue, Place]]
+
+    def check(self, mirror: str) -> None:
+        """Raises MappingErrors, with the first missing array as key, where the source has only some of its arrays."""
+        if self.missing:
+            more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
+            text = f"training state '{mirror}' is incomplete: there is no '{self.missing[0]}'{more}"
+            raise MappingErrors([MappingIssue(self.layout.source.location, text, "absent", self.missing[0])])
 
     def ops_equal(self, tensor: str, value: IndexValue, target: Layout) -> bool:
         """Whether source and target have the same operations on a weight, so that its moments mean the same."""
@@ -32,20 +41,12 @@ class MirrorSource:
 
 
 def mirror_source(layout: Layout, mirror: str, present: Container[str]) -> MirrorSource | None:
-    """The training state of a source; None if it has none of its arrays.
-
-    Raises:
-        MappingErrors: the source has only some of its arrays.
-    """
+    """The training state of a source; None if it has none of its arrays."""
     wanted = [name for name, array in layout.arrays.items() if array.mirror == mirror]
     found = tuple(name for name in wanted if name in present)
     if not found:
         return None
-    missing = [name for name in wanted if name not in present and not layout.arrays[name].optional]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        text = f"training state '{mirror}' is incomplete: there is no '{missing[0]}'{more}"
-        raise MappingErrors.of(layout.source.location, text, "absent")
+    missing = tuple(name for name in wanted if name not in present and not layout.arrays[name].optional)
     there = frozenset(found)
     places = {
         id: {
@@ -57,7 +58,7 @@ def mirror_source(layout: Layout, mirror: str, present: Container[str]) -> Mirro
         for (name, id), of_tensor in layout.places.items()
         if name == mirror
     }
-    return MirrorSource(layout, found, places)
+    return MirrorSource(layout, found, missing, places)
 
 
 def _ops(layout: Layout, tensor: str, value: IndexValue) -> tuple[BoundOp, ...] | None:

@@ -404,3 +404,9 @@ def test_help_wins_over_faults_in_other_flags() -> None:
     run = recast("hf-to-maxtext", "--save_dtype=int8", "--no_such_flag", "--help")
     assert run.code == 0
     assert run.output.startswith("usage: recast hf-to-maxtext ")
+
+
+def test_a_report_of_an_earlier_run_is_replaced(tmp_path: Path) -> None:
+    for word in ("first", "second"):
+        refused(recast("families", word, f"--report_directory={tmp_path}"), Fault("INVALID_FLAG", word))
+    assert "'second'" in (tmp_path / "report.json").read_text("utf-8")

@@ -128,13 +128,70 @@ def test_a_budget_that_no_unit_of_a_large_model_fits() -> None:
     completed(recast("plan", "--model_name=llama3.1-405b", "--to=maxtext", advised))
 
 
-@triggers("INVALID_FLAG", "INPUT_OUTPUT")
+@triggers("INVALID_FLAG")
 def test_a_plan_that_cannot_be_kept(hf: Path, destination: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("other")
     with unchanged(tmp_path):
         lost = hf_to_maxtext(hf, destination, f"--plan_file={tmp_path / 'plan.json'}")
-        barred = recast("plan", hf, "--to=maxtext", f"--plan_file={hf / 'config.json' / 'plan.json'}")
+        barred = recast("plan", hf, "--to=maxtext", f"--plan_file={tmp_path / 'file' / 'plan.json'}")
         folder = recast("plan", hf, "--to=maxtext", f"--plan_file={tmp_path}")
     refused(lost, Fault("INVALID_FLAG", "--plan_file", "--plan_only"))
-    refused(barred, Fault("INPUT_OUTPUT", str(hf / "config.json")))
-    refused(folder, Fault("INPUT_OUTPUT", str(tmp_path), "Is a directory"))
-    assert barred.steps["write_plan"] == folder.steps["write_plan"] == "Failed"
+    refused(barred, Fault("INVALID_FLAG", f"--plan_file is to lie in {tmp_path / 'file'}, which is not a directory"))
+    refused(folder, Fault("INVALID_FLAG", f"--plan_file is the directory {tmp_path}"))
+
+
+@triggers("INVALID_FLAG")
+def test_a_plan_never_replaces_a_file_of_a_checkpoint(hf: Path, maxtext: Path, destination: Path) -> None:
+    weights = hf / "model.safetensors"
+    with unchanged(hf, maxtext):
+        runs = {
+            "SOURCE": recast("plan", hf, "--to=maxtext", f"--plan_file={weights}"),
+            "--hf_model_path": hf_to_maxtext(hf, destination, "--plan_only", f"--plan_file={weights}"),
+            "--base_output_directory": hf_to_maxtext(
+                hf, destination, "--plan_only", f"--plan_file={destination / 'plan.json'}"
+            ),
+            "finished output": recast("plan", hf, "--to=maxtext", f"--plan_file={maxtext / 'DONE'}"),
+        }
+    for place, run in runs.items():
+        refused(run, Fault("INVALID_FLAG", "--plan_file lies in", place, "a plan is no part of a checkpoint"))
+
+
+@triggers("INVALID_FLAG")
+def test_a_plan_replaces_nothing_but_a_plan(hf: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"version": "1"}')
+    (tmp_path / "link.json").symlink_to("other.json")
+    with unchanged(tmp_path):
+        for name in ("other.json", "link.json"):
+            run = recast("plan", hf, "--to=maxtext", f"--plan_file={tmp_path / name}")
+            refused(run, Fault("INVALID_FLAG", f"would replace {tmp_path / name}", "is not a plan"))
+    kept = tmp_path / "plan.json"
+    completed(recast("plan", hf, "--to=maxtext", f"--plan_file={kept}"))
+    completed(recast("plan", hf, "--to=maxtext", "--dtype=float32", f"--plan_file={kept}"))
+    assert '"exactness": "EXACT"' in kept.read_text("utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "link.json", "other.json", "plan.json"]
+
+
+def test_reports_and_figures_replace_nothing_of_another_kind(tmp_path: Path) -> None:
+    precious = tmp_path / "report.txt"
+    precious.write_text("mine")
+    for flag, what in (
+        (f"--report_directory={tmp_path}", "a report"),
+        (f"--termination_message_path={precious}", "a termination message"),
+        (f"--json={precious}", "a file of figures"),
+    ):
+        with unchanged(tmp_path):
+            run = recast("benchmark", "--jobs=none", flag)
+        told = [(failure.id, failure.subject, failure.reason) for failure in run.failures]
+        reason = f"{flag.partition('=')[0]} would replace {precious}, which is there and is not {what}."
+        assert ("INVALID_FLAG", flag.partition("=")[0], reason) in told
+
+
+@pytest.mark.parametrize("words", [("--base_output_directory=~/out",), ("--base_output_directory", "~/out")])
+def test_the_home_directory_is_known_by_its_short_name(
+    words: tuple[str, ...], hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    completed(recast("hf-to-maxtext", "--hf_model_path=~/hf", *words))
+    completed(recast("verify", "~/hf", "~/out"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "out"]

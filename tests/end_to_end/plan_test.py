@@ -23,7 +23,7 @@ from converters.engine import execute
 from converters.formats.orbax_source import OrbaxSource
 from converters.formats.safetensors_source import SafetensorsSource
 from mappings import catalog
-from recast_proto import plan_pb2, report_pb2
+from recast_proto import error_pb2, plan_pb2, report_pb2
 from tests import checkpoints
 from tests.bad_input.judging import snapshot
 from tests.end_to_end.running import converted, recast
@@ -91,6 +91,9 @@ def test_a_run_does_what_its_plan_says(
     assert plan.units == sum(len(entry["units"]) for entry in listed.values())
     assert {array.name for array in plan.array} == set(listed)
     told = {tensor.name: tensor for tensor in report.tensor}
+    said = [diagnostic for step in report.step for diagnostic in step.diagnostic]
+    overflowed = {diagnostic.subject for diagnostic in said if diagnostic.id == error_pb2.TENSOR_OVERFLOWED}
+    assert bool(overflowed) == (flags.get("dtype") == "float16")
     for array in plan.array:
         entry, name = listed[array.name], array.name
         assert (array.dtype, list(array.shape)) == (entry["dtype"], entry["shape"])
@@ -98,7 +101,9 @@ def test_a_run_does_what_its_plan_says(
         assert done == boxes(tuple(array.shape), tuple(array.unit_shape))
         assert array.units == len(done)
         assert array.bytes == math.prod(array.shape) * _WIDTHS[array.dtype]
-        assert (array.exactness, array.source_dtype) == (told[name].exactness, told[name].source_dtype)
+        # The patterns of the test reach magnitudes that float16 does not hold, which no plan can know.
+        exactness = report_pb2.LOSSY if name in overflowed else array.exactness
+        assert (exactness, array.source_dtype) == (told[name].exactness, told[name].source_dtype)
     held = {path: path.stat().st_size for path in out.rglob("*") if path.is_file()}
     assert plan.bytes_out <= sum(held.values()) <= plan.disk_bytes
 

@@ -208,6 +208,20 @@ def test_a_new_training_state_replaces_one_of_which_only_the_weights_are_taken(
     tree = _tree(tmp_path / "out", "3")
     assert differences(tree["params"], _tree(saved)["params"]) == []
     assert int(tree["opt_state"][0]["count"]) == int(tree["step"]) == 0
+    record = tmp_path / "out" / "recast" / "conversion.json"
+    said = json.loads(record.read_text())
+    verified = converted("verify", str(saved), str(tmp_path / "out"), hf_config_path=config)
+    assert "initialised: opt_state.0.mu.*, opt_state.0.nu.*, step" in verified.text
+    # What the record says decides; where it says nothing, how the new state looks.
+    for change, code in ({}, 0), ({"training_state": "keep"}, 3):
+        text = json.dumps({key: value for key, value in said.items() if key != "training_state"} | change)
+        shutil.copytree(tmp_path / "out", tmp_path / f"said{code}", ignore=shutil.ignore_patterns("*manifest.json"))
+        (tmp_path / f"said{code}" / "recast" / "conversion.json").write_text(text)
+        assert _verified(saved, tmp_path / f"said{code}", config) == code
+
+
+def _verified(source: Path, out: Path, config: Path) -> int:
+    return recast("verify", str(source), str(out), hf_config_path=config).code
 
 
 @pytest.fixture(scope="module")
@@ -246,18 +260,13 @@ def test_an_item_without_a_number_takes_that_of_its_step_leaf(saved: Path, confi
 
 
 def test_nnx_values_keep_their_wrapping_and_the_rest_of_the_tree_is_carried(config: Path, tmp_path: Path) -> None:
-    def wrapped(tree: Tree) -> Tree:
-        if isinstance(tree, Mapping):
-            return {key: wrapped(child) for key, child in tree.items()}
-        return {"value": tree}
-
     state = training_states.training_state(OPTIMIZERS["adamw"])
     adam = state["opt_state"][0]
-    moments = {"mu": wrapped(adam.mu), "nu": wrapped(adam.nu), "count": adam.count}
+    moments = {"mu": _wrapped(adam.mu), "nu": _wrapped(adam.nu), "count": adam.count}
     keys = np.arange(8, dtype=np.uint32).reshape(4, 2)
     tree = {
         "step": state["step"],
-        "params": wrapped(state["params"]),
+        "params": _wrapped(state["params"]),
         "opt_state": [moments, None, {}],
         "nnx_aux": {"model": {"dropout": {"rngs": {"key": {"value": keys}, "count": {"value": np.uint32(9)}}}}},
     }
@@ -266,6 +275,35 @@ def test_nnx_values_keep_their_wrapping_and_the_rest_of_the_tree_is_carried(conf
     assert differences(_tree(middle), stacked(_tree(source))) == []
     back = _restacked(middle, tmp_path / "back", config, scan_layers=False)
     assert differences(_tree(back), _tree(source)) == []
+
+
+@pytest.mark.parametrize("root", ["params", "model"])
+def test_parameters_below_another_root_stay_there_with_their_state_and_are_renamed_without(
+    root: str, config: Path, tmp_path: Path
+) -> None:
+    state = training_states.training_state(OPTIMIZERS["adamw"])
+    inner = training_states.arrays(state["params"]["params"])
+    weights = _wrapped(inner) if root == "model" else inner
+    optimizer = [{"count": np.int32(1), "mu": weights, "nu": weights}, None]
+    source = training_states.save_v0({root: weights, "opt_state": optimizer}, tmp_path / "ckpt" / STEP)
+    middle = _restacked(source, tmp_path / "stacked", config, scan_layers=True)
+    assert differences(_tree(middle), stacked(_tree(source))) == []
+    back = _restacked(middle, tmp_path / "back", config, scan_layers=False)
+    assert differences(_tree(back), _tree(source)) == []
+    alone = _restacked(source, tmp_path / "alone", config, train_state="strip")
+    assert differences(_tree(alone)["params"], {"params": inner}) == []
+    assert _notes(alone)[f"{root}.*"] == "RENAMED"
+    said = json.loads(converted("inspect", "--json", str(source)).text)
+    assert all(len(tensor["chunk"]) == len(tensor["shape"]) for tensor in said["tensors"])
+    assert [piece["name"] for piece in said["training_state"]][1:] == ["opt_state.0.mu", "opt_state.0.nu"]
+    assert "params.params.decoder.layers_2.mlp.wo.kernel" in converted("inspect", "--all", str(source)).text
+
+
+def _wrapped(tree: Tree) -> Tree:
+    """Every array below a key `value`, as NNX keeps it."""
+    if isinstance(tree, Mapping):
+        return {key: _wrapped(child) for key, child in tree.items()}
+    return {"value": tree}
 
 
 def test_keys_of_random_numbers_are_keys_again_for_who_restores_keys(config: Path, tmp_path: Path) -> None:
@@ -333,6 +371,28 @@ def test_moments_of_a_part_of_the_weights_do_not_hinder_the_way_to_hugging_face(
     converted(
         "maxtext-to-hf", load_parameters_path=source, base_output_directory=tmp_path / "hf", hf_config_path=config
     )
+
+
+def test_types_that_no_weight_has_hinder_only_who_keeps_the_training_state(
+    saved: Path, config: Path, tmp_path: Path
+) -> None:
+    beside = {"small": np.ones(3, ml_dtypes.float8_e4m3fn), "complex": np.ones((3, 2), np.complex64)}
+    source = training_states.save_v0({**_tree(saved), "extra": beside}, tmp_path / "ckpt" / STEP)
+    hf, alone = tmp_path / "hf", tmp_path / "alone"
+    converted("maxtext-to-hf", load_parameters_path=source, base_output_directory=hf, hf_config_path=config)
+    assert set(json.loads((hf / "recast" / "conversion.json").read_text())["source_dtypes"].values()) == {"float32"}
+    assert _verified(source, hf, config) == 0
+    _restacked(source, alone, config, train_state="strip")
+    assert "complex64" in converted("inspect", str(source)).text
+    kept = recast(
+        "maxtext-to-maxtext",
+        load_full_state_path=source,
+        base_output_directory=tmp_path / "kept",
+        hf_config_path=config,
+    )
+    assert (kept.code, kept.text.count("RecastErrorId.DTYPE_NOT_SUPPORTED")) == (2, 1)
+    assert "extra.complex has elements of type complex64" in kept.text
+    assert "--train_state=strip" in kept.text
 
 
 def test_inspect_lists_a_training_state(saved: Path, config: Path, tmp_path: Path) -> None:

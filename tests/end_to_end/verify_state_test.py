@@ -10,7 +10,7 @@ import optax
 import pytest
 import tensorstore as ts
 
-from tests import training_states
+from tests import checkpoints, training_states
 from tests.end_to_end.running import Outcome, converted, recast
 
 STEP = "7"
@@ -55,6 +55,16 @@ def test_weights_alone_are_a_right_conversion_of_a_state(made: Path) -> None:
     assert (outcome.code, _named(outcome)) == (1, {"opt_state"})
     outcome = _run("diff", made, "weights", "unstacked")
     assert (outcome.code, _named(outcome)) == (1, {"opt_state"})
+
+
+def test_float32_moments_do_not_decide_what_a_float32_source_was_rounded_to(tmp_path: Path) -> None:
+    tensors = checkpoints.element_coded_llama(checkpoints.CONFIGS["llama3_rope"], "float32", seed=3)
+    checkpoints.write_safetensors(tmp_path / "hf", tensors, checkpoints.CONFIGS["llama3_rope"])
+    flags = {"to": "maxtext", "dtype": "bfloat16", "model_name": "llama3.1"}
+    converted("convert", str(tmp_path / "hf"), str(tmp_path / "mt"), **flags)
+    saved = training_states.with_float32_moments(tmp_path / "mt" / "0" / "items", tmp_path / "state" / "1")
+    outcome = recast("verify", str(tmp_path / "hf"), str(saved), level="full", model_name="llama3.1")
+    assert outcome.code == 0, outcome.text
 
 
 def test_a_new_training_state_is_a_right_conversion_of_weights_and_an_old_one_is_not(made: Path) -> None:

@@ -110,6 +110,7 @@ CASES: Mapping[str, Case] = {
     "deepseek-fp8": Case("deepseek3", _DEEPSEEK, making.fp8_blocks(), own_dtypes=_BIAS),
     "gpt-oss-mxfp4": Case("gpt_oss", _GPT_OSS, making.mxfp4(), _experts),
     "llama-fp8-small-blocks": Case("llama", _LLAMA, making.fp8_blocks((16, 24))),
+    "llama-fp8-whole": Case("llama", _LLAMA, making.fp8_whole()),
     "llama-float-tensor": Case("llama", _LLAMA, making.compressed("float", "tensor")),
     "llama-float-channel": Case("llama", _LLAMA, making.compressed("float", "channel")),
     "llama-float-block": Case("llama", _LLAMA, making.compressed("float", "block", size=(16, 16))),

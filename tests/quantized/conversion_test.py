@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import ml_dtypes
@@ -16,7 +17,7 @@ from converters.engine.request import ConversionRequest
 from converters.formats.safetensors_source import SafetensorsSource
 from mappings import catalog
 from reporting.report import Report
-from tests import checkpoints
+from tests import checkpoints, training_states
 from tests.end_to_end.running import converted, recast, restored
 from tests.families.harness import to_hf, to_maxtext
 from tests.oracles.arrays import Variant
@@ -158,6 +159,36 @@ def test_verify_takes_the_dtype_that_the_other_side_is_stored_in(tmp_path: Path)
     pair = made(CASES["llama-fp8-small-blocks"], tmp_path)
     to_maxtext(pair.quantized, tmp_path / "mt", Variant(save_dtype="float32"))
     assert recast("verify", str(pair.quantized), str(tmp_path / "mt"), level="full").code == 0
+
+
+def test_float32_moments_do_not_decide_what_codes_beside_bfloat16_weights_are_decoded_to(tmp_path: Path) -> None:
+    pair = made(CASES["llama-fp8-small-blocks"], tmp_path)
+    to_maxtext(pair.quantized, tmp_path / "mt", Variant())
+    saved = training_states.with_float32_moments(tmp_path / "mt" / "0" / "items", tmp_path / "state" / "1")
+    assert recast("verify", str(pair.quantized), str(saved), level="full").code == 0
+    assert recast("diff", str(pair.quantized), str(saved)).code == 0
+
+
+def test_codes_that_only_a_folded_array_holds_are_decoded_to_the_dtype_of_other_weights(tmp_path: Path) -> None:
+    case = dataclasses.replace(CASES["llama-fp8-small-blocks"], names=lambda name: name.endswith("q_proj.weight"))
+    pair = made(case, tmp_path)
+    to_maxtext(pair.quantized, tmp_path / "mt", Variant(save_dtype="float32"))
+    shutil.copytree(tmp_path / "mt" / "0", tmp_path / "foreign" / "0")
+    assert recast("verify", str(pair.quantized), str(tmp_path / "foreign"), level="full").code == 0
+
+
+def test_diff_of_an_unknown_model_decodes_to_the_dtype_of_the_arrays_of_the_same_name(tmp_path: Path) -> None:
+    way, generator = making.fp8_blocks((16, 24)), np.random.default_rng(2)
+    norms = {f"norms.{number}.weight": np.ones((8,), ml_dtypes.bfloat16) for number in range(3)}
+    stored = way.stored("a.weight", (40, 60), generator)
+    config = {"model_type": "unknown", "dtype": "bfloat16", "quantization_config": way.config}
+    ours = making.write(tmp_path / "q", {**stored, **norms}, config)
+    plain = {"a.weight": way.plain("a.weight", stored, "float32"), **norms}
+    theirs = making.write(tmp_path / "p", plain, {"model_type": "unknown"})
+    assert recast("diff", str(ours), str(theirs)).code == 0
+    plain["a.weight"][3, 4] *= 1.01
+    other = making.write(tmp_path / "o", plain, {"model_type": "unknown"})
+    assert "1 of 2400 elements of a.weight" in recast("diff", str(ours), str(other)).text
 
 
 def test_diff_compares_the_plain_values_of_a_quantised_checkpoint(deepseek: Pair) -> None:

@@ -56,6 +56,19 @@ def fp8_blocks(block: tuple[int, int] = (128, 128), scale_dtype: str = "float32"
     return Quantized(config, stored, plain)
 
 
+def fp8_whole() -> Quantized:
+    """AutoFP8's: float8 codes with a `weight_scale` for each tensor, which the config does not announce."""
+
+    def stored(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> Arrays:
+        return {name: float8_codes(shape, generator), f"{name}_scale": some_scales((), "float32", generator)}
+
+    def plain(name: str, tensors: Mapping[str, Array], dtype: str) -> Array:
+        return loops.scaled(loops.float8_values(tensors[name]), tensors[f"{name}_scale"], (0, 0), dtype)
+
+    config = {"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}
+    return Quantized(config, stored, plain)
+
+
 def compressed(
     kind: str, strategy: str, *, scale_dtype: str = "bfloat16", symmetric: bool = True, size: Any = None
 ) -> Quantized:

@@ -220,6 +220,7 @@ def test_scales_of_the_format_ue8m0_are_powers_of_two(deepseek: Pair, tmp_path: 
     [
         ("gpt-oss-mxfp4", "stored as mxfp4"),
         ("llama-float-channel", "stored as compressed-tensors"),
+        ("llama-fp8-whole", "stored as float8_e4m3fn, one scale for a tensor"),
         ("plain", "announces plain weights"),
         ("unrecorded", "says which arrays were codes"),
     ],
