@@ -31,7 +31,6 @@ def parse(
     *,
     instead: str = "",
     passed_over: Callable[[str], str] = lambda _: "",
-    found: Sequence[Diagnostic] = (),
 ) -> list[str]:
     """Parses `argv` (with the program's name first) into `values`.
 
@@ -41,7 +40,6 @@ def parse(
         positional: names of the positional arguments; those in brackets may be left out.
         instead: what takes positional arguments where this program takes none.
         passed_over: says of words that are no positional arguments, but do no harm either, why.
-        found: what is known to be wrong already.
 
     Returns:
         The positional arguments, with the home directory in the place of a leading `~`.
@@ -51,7 +49,7 @@ def parse(
     """
     values(list(argv[:1]))
     given = [one for one in command_line.read(argv[1:], values) if one.name or not passed_over(one.value or "")]
-    found = [*found, *_given_twice(given, values)]
+    found = _given_twice(given, values)
     found.extend(fault for one in given if one.name for fault in _taken(one, values))
     apart, words = _words(given, values, flags_only=not positional)
     found.extend(apart)

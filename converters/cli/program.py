@@ -80,16 +80,9 @@ def main(program: Program, argv: Sequence[str] | None = None, *, own_process: bo
         misplaced = output_places.problems(given[1:], values, program.positional)
         try:
             with report.step("parse_args") as step:
-                positional = arguments.parse(
-                    values,
-                    arguments_given,
-                    program.positional,
-                    instead=program.instead,
-                    passed_over=program.passed_over,
-                    found=misplaced,
-                )
+                positional = _positional(program, values, arguments_given, misplaced)
                 step.lines.extend(_without_use(program, values, given[1:]))
-                prepared.append(_prepared(program, values, positional))
+                prepared.append(_prepared(program, values, positional, misplaced))
         except StepFailed:
             _name(report, values)
             _leave_alone(misplaced, values)
@@ -164,14 +157,30 @@ def write_reports(report: Report, directory: Path) -> tuple[Path, ...]:
     return tuple(path for path, _ in pairs)
 
 
-def _prepared(program: Program, values: flags.FlagValues, positional: Sequence[str]) -> Any:
-    """What `execute` takes; raises RecastError for what the program finds wrong, and for paths that are not local."""
+def _positional(
+    program: Program, values: flags.FlagValues, given: Sequence[str], misplaced: Sequence[Diagnostic]
+) -> list[str]:
+    """Reads the command line; raises RecastError for what is wrong with it, and then for places not to write to."""
+    try:
+        return arguments.parse(
+            values, given, program.positional, instead=program.instead, passed_over=program.passed_over
+        )
+    except RecastError as error:
+        raise RecastError([*misplaced, *error.diagnostics]) from error
+
+
+def _prepared(
+    program: Program, values: flags.FlagValues, positional: Sequence[str], misplaced: Sequence[Diagnostic]
+) -> Any:
+    """What `execute` takes; raises RecastError for what the program finds wrong, and for paths that cannot be used."""
     remote = local_paths.remote(values)
+    known = {found.subject for found in misplaced}
     try:
         prepared = program.prepare(values, positional)
     except RecastError as error:
-        raise RecastError([*error.diagnostics, *remote]) from error
-    raise_all(remote)
+        own = [found for found in error.diagnostics if found.subject not in known]
+        raise RecastError([*misplaced, *own, *remote]) from error
+    raise_all([*misplaced, *remote])
     return prepared
 
 

@@ -17,6 +17,7 @@ from converters.engine.gather import Gatherer
 from converters.engine.journal import UnitRecord
 from converters.engine.passing import Passing
 from converters.engine.plan import Box, Group, Plan, Unit
+from converters.engine.signals import uninterrupted
 from converters.engine.values import AnyArray
 from converters.formats.base import Source, Writer
 from converters.quantized.source import DecodingSource
@@ -149,8 +150,10 @@ class Executor:
                 self._run(group)
 
         with ThreadPoolExecutor(self._plan.threads) as pool:
-            futures = [pool.submit(work) for _ in range(self._plan.threads)]
             try:
+                # A thread whose start is broken off would write on, and nobody would wait for it.
+                with uninterrupted():
+                    futures = [pool.submit(work) for _ in range(self._plan.threads)]
                 _wait(futures)
             finally:
                 self._stop.set()

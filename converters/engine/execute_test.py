@@ -1,5 +1,8 @@
 import math
+import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ml_dtypes
@@ -207,6 +210,43 @@ def test_columns_of_a_file_are_written_in_wider_units_than_ranges(
     source = MemorySource(weights, {name: chunk for name in weights if name.endswith("logits_dense.kernel")})
     plan = planning.make(sides, source, Precision("bfloat16"), {}, Grid(False, 2, 64 << 20))
     assert len(list(plan.arrays["lm_head.weight"].boxes())) == parts
+
+
+def test_a_signal_while_threads_start_ends_them_at_their_next_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    def tell(*_: object) -> None:
+        raise Told
+
+    def submit(pool: ThreadPoolExecutor, work: Callable[[], None], real: Any = ThreadPoolExecutor.submit) -> Any:
+        future = real(pool, work)
+        signal.raise_signal(signal.SIGTERM)
+        return future
+
+    sides = _sides("hf", "maxtext", {"scan": "true"})
+    source = MemorySource(_weights(sides))
+    plan = planning.make(sides, source, Precision("bfloat16"), {}, Grid(True, 2, 64 << 20))
+    sink, recorded = MemorySink(), list[object]()
+    sink.declare([Declared(array.info, array.chunk) for array in plan.arrays.values()])
+    write = sink.write
+
+    def slow(*unit: Any) -> None:
+        write(*unit)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(sink, "write", slow)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    executor = Executor(
+        plan, source, sink, budget=1 << 26, residue_in=KEEP_NOTHING, residue_out=None, recorded=recorded.append
+    )
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        with pytest.raises(Told):
+            executor.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert 0 < len(recorded) < len(list(plan.units()))
 
 
 def test_samples_agree_with_what_was_written() -> None:

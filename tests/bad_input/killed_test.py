@@ -309,7 +309,8 @@ def _lives(process: int) -> bool:
         return False
 
 
-# Takes memory as fast as it can: until the guard says stop, with a guard; until it has a GiB, without one.
+# Takes memory as a fast conversion does, half a GiB in a second: with a guard until that says stop, without one until
+# it has a GiB. Where it takes more, the kernel of a busy machine may kill it before the guard has its turn.
 _HUNGRY = """
 import sys, threading
 import numpy as np
@@ -322,8 +323,8 @@ def danger(error):
     stop.set()
 
 def eat():
-    while not stop.is_set() and len(held) < 128:
-        held.append(np.full(8 << 20, 1, np.uint8))
+    while not stop.wait(0.004) and len(held) < 512:
+        held.append(np.full(2 << 20, 1, np.uint8))
 
 if sys.argv[1] == "guarded":
     with MemoryGuard(danger, budget=128 << 20):

@@ -190,5 +190,5 @@ def test_all_faults_of_the_flags_come_at_once(tmp_path: Path) -> None:
         json=tmp_path,
     )
     assert outcome.code == 2
-    for text in ("hf-to-nowhere", "--budgets=much", f"{tmp_path / 'none'} is not a directory", "cannot be written"):
+    for text in ("hf-to-nowhere", "--budgets=much", f"{tmp_path / 'none'} is not a directory", "it takes a file"):
         assert text in outcome.text
