@@ -225,11 +225,10 @@ def _undoing(ops: tuple[Operation, ...], recorded: str, plain: str) -> Reading:
         plain: dtype of the other side, where that has no operations; else empty.
     """
     before = recorded or plain or "float32"
-    if values.itemsize(before) >= values.itemsize("float32"):
+    if not values.is_narrow(before):
         return Reading(ops, before)
     # A quotient in float32 may be a value of a narrower dtype though it was changed; in float64 it is none.
-    narrow = plain and values.itemsize(plain) < values.itemsize("float32")
-    return Reading(ops, "float64" if narrow else "float32", before)
+    return Reading(ops, "float64" if plain and values.is_narrow(plain) else "float32", before)
 
 
 def _has_ops(move: Move) -> bool:

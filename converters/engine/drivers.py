@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from converters.engine import hf_names, kept, maxtext_roots
+from converters.engine import hf_names, kept, maxtext_roots, renaming
 from converters.engine import record as record_lib
 from converters.engine.binding import Sides
 from converters.engine.plan import Plan
@@ -271,9 +271,9 @@ def _open_hf(path: Path) -> Opened:
         return opened
     return dataclasses.replace(
         opened,
-        source=maxtext_roots.RenamedSource(opened.source, names),
+        source=renaming.RenamedSource(opened.source, names),
         remarks=(*opened.remarks, *lines),
-        reader=lambda: hf_names.RenamedReader(opened.reader(), names),
+        reader=lambda: renaming.RenamedReader(opened.reader(), names),
     )
 
 
@@ -328,7 +328,7 @@ def _open_maxtext(path: Path) -> Opened:
     names = maxtext_roots.usual_names(source.tensors)
     scan = source.custom_metadata.get("scan_layers")
     return Opened(
-        source=maxtext_roots.RenamedSource(source, names) if names else source,
+        source=renaming.RenamedSource(source, names) if names else source,
         description="an Orbax checkpoint" + ("" if source.location.step is None else f", step {source.location.step}"),
         remarks=_other_steps(source.location.other_steps, source.location.unfinished),
         root=_checkpoint_root(items),

@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from converters.engine import binding
-from converters.engine.values import AnyArray
-from converters.formats.base import Reader, TensorInfo
+from converters.formats.base import TensorInfo
 from mappings import catalog
 from reporting.diagnostics import RecastError
 from validators import hf_config
@@ -26,24 +25,6 @@ _NESTED = ("model.model.embed_tokens.weight", "model.lm_head.weight")
 _HEAD = "lm_head.weight"
 _EMBEDDING = "embed_tokens.weight"
 _LORA = ".lora_"
-
-
-class RenamedReader:
-    """A second reader under other names."""
-
-    def __init__(self, reader: Reader, names: Mapping[str, str]):
-        """Args: the new names of those arrays that get one."""
-        self._reader = reader
-        self._names = names
-        self._inner = {new: old for old, new in names.items()}
-
-    def names(self) -> frozenset[str]:
-        """The arrays that are there."""
-        return frozenset(self._names.get(name, name) for name in self._reader.names())
-
-    def elements(self, name: str, coordinates: AnyArray) -> AnyArray:
-        """The values at coordinates."""
-        return self._reader.elements(self._inner.get(name, name), coordinates)
 
 
 def usual_names(tensors: Mapping[str, TensorInfo], directory: Path) -> tuple[Mapping[str, str], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Where MaxText's different trees keep the same parameters, and a source in which all lie where Linen's lie.
+"""Where MaxText's different trees keep the same parameters, and their names where all lie where Linen's lie.
 
 Training and conversion write `params/params/decoder/...`; bare NNX models start at `decoder/...`, reinforcement
 learning keeps them under `base`. Facts: maxtext_layout, "other trees it can read".
@@ -9,9 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from converters.engine.values import AnyArray
-from converters.formats.base import Region, Source, TensorInfo
-from converters.formats.fingerprints import Fingerprint
 from converters.formats.orbax_metadata import DICT_KEY, Leaf
 
 ROOT = "params.params."
@@ -57,44 +54,6 @@ def own_root(leaves: Mapping[str, Leaf]) -> Keys | None:
 def below(leaf: Leaf, root: Keys) -> Leaf:
     """A leaf by the keys that follow its root."""
     return dataclasses.replace(leaf, keys=leaf.keys[len(root) :], key_types=leaf.key_types[len(root) :])
-
-
-class RenamedSource:
-    """A source under other names. Thread-safe as the source is."""
-
-    def __init__(self, source: Source, names: Mapping[str, str]):
-        """Args: the new names of those arrays that get one."""
-        self._source = source
-        self._tensors = {
-            names.get(name, name): dataclasses.replace(info, name=names.get(name, name))
-            for name, info in source.tensors.items()
-        }
-        self._inner = {new: old for old, new in names.items()}
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """All stored arrays by name."""
-        return self._tensors
-
-    def chunk(self, name: str) -> tuple[int, ...] | None:
-        """The box sizes in which the array is stored."""
-        return self._source.chunk(self._inner.get(name, name))
-
-    def read(self, name: str, region: Region) -> AnyArray:
-        """The elements of a region."""
-        return self._source.read(self._inner.get(name, name), region)
-
-    def release(self, name: str, region: Region) -> None:
-        """Gives memory back."""
-        self._source.release(self._inner.get(name, name), region)
-
-    def fingerprints(self) -> tuple[Fingerprint, ...]:
-        """Of the source's files."""
-        return tuple(self._source.fingerprints())
-
-    def close(self) -> None:
-        """Closes the source."""
-        self._source.close()
 
 
 def _root_length(name: str, leaf: Leaf) -> int | None:

@@ -72,9 +72,7 @@ def choose(
     """
     asked = source_dtype if keep_dtype and not precision.as_requested else precision.of(target, source_dtype)
     if source_ops:
-        path = _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded)
-        comes_back = precision.untouched and recorded and values.widens(recorded, asked) and not target_ops
-        return dataclasses.replace(path, exactness="EXACT" if comes_back else "ROUNDING")
+        return _undoing(source_dtype, asked, tuple(source_ops), tuple(target_ops), recorded, precision.untouched)
     if not target_ops:
         asked = peer_dtype if peer_dtype and precision.as_requested else asked
         exactness = "EXACT" if values.widens(source_dtype, asked) else "ROUNDING"
@@ -85,13 +83,19 @@ def choose(
 
 
 def _undoing(
-    source_dtype: str, asked: str, source_ops: tuple[Operation, ...], target_ops: tuple[Operation, ...], recorded: str
+    source_dtype: str,
+    asked: str,
+    source_ops: tuple[Operation, ...],
+    target_ops: tuple[Operation, ...],
+    recorded: str,
+    untouched: bool,
 ) -> ValuePath:
     """The way back: to what is recorded; in float32 where the output, or its constants, could show more than that."""
-    narrow = recorded and values.itemsize(recorded) < values.itemsize("float32")
-    each = narrow and (asked != recorded or target_ops)
+    each = recorded and values.is_narrow(recorded) and (asked != recorded or target_ops)
     logical = "float32" if each else recorded or asked
-    return ValuePath(source_dtype, logical, asked, source_ops, target_ops, recorded_dtype=recorded)
+    comes_back = untouched and recorded and values.widens(recorded, asked) and not target_ops
+    exactness = "EXACT" if comes_back else "ROUNDING"
+    return ValuePath(source_dtype, logical, asked, source_ops, target_ops, exactness, recorded_dtype=recorded)
 
 
 def _as_the_peer(source_dtype: str, stored: str, ops: tuple[Operation, ...], residue: str) -> ValuePath:
@@ -102,7 +106,6 @@ def _as_the_peer(source_dtype: str, stored: str, ops: tuple[Operation, ...], res
 def _invertible(source_dtype: str, asked: str, ops: tuple[Operation, ...], residue: str) -> ValuePath:
     """The run's dtype for the value, float32 for the product unless the factor is a power of two."""
     exponents_only = all(values.is_power_of_two(op) for op in ops)
-    narrow = values.itemsize(asked) < values.itemsize("float32")
-    stored = "float32" if narrow and not exponents_only else asked
+    stored = "float32" if values.is_narrow(asked) and not exponents_only else asked
     rounding = not values.widens(source_dtype, asked) or residue == "drop"
     return ValuePath(source_dtype, asked, stored, (), ops, "ROUNDING" if rounding else "INVERTIBLE", residue != "drop")

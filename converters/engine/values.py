@@ -55,6 +55,11 @@ def itemsize(name: str) -> int:
     return int(dtype_of(name).itemsize)
 
 
+def is_narrow(name: str) -> bool:
+    """Whether a dtype has fewer bytes than float32, in which values are computed."""
+    return itemsize(name) < itemsize("float32")
+
+
 def widens(source: str, target: str) -> bool:
     """Whether every value of `source` is a value of `target`."""
     if source == target:
@@ -157,7 +162,7 @@ def decode(stored: AnyArray, ops: Sequence[Operation], logical_dtype: str, recor
 
 def _narrower(recorded: str, logical: str) -> np.dtype[Any] | None:
     """The recorded dtype, where values are rounded more by it than by arithmetic and by the logical dtype."""
-    if not recorded or recorded == logical or itemsize(recorded) >= itemsize("float32"):
+    if not recorded or recorded == logical or not is_narrow(recorded):
         return None
     return dtype_of(recorded)
 
@@ -258,9 +263,7 @@ def has_infinity(values: AnyArray) -> bool:
 
 
 def _blocks(first: AnyArray, second: AnyArray) -> Iterator[tuple[AnyArray, AnyArray]]:
-    a, b = first.reshape(-1), second.reshape(-1)
-    for start in range(0, a.size, _BLOCK):
-        yield a[start : start + _BLOCK], b[start : start + _BLOCK]
+    return zip(_parts(first), _parts(second), strict=True)
 
 
 def _parts(array: AnyArray) -> Iterator[AnyArray]:
